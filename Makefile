@@ -1,0 +1,38 @@
+# make run and make test do everything from a fresh clone; PYTHON picks the interpreter that creates the environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND := Agg
+
+.PHONY: run test quick lint audit install clean
+
+run: install
+	$(BIN)/python -m gpu compare
+
+test: install lint
+	$(BIN)/python -m pytest -n 2
+
+quick: install
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+# Plants one fault after the other in a copy of the tree and writes which properties fail on it.
+audit: install
+	$(BIN)/python -m tests.audit
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[tests,plots]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,23 @@
+"""One thread, Hypothesis profiles (HYPOTHESIS_PROFILE: ci, ci-random, dev, nightly), and GPU tests only on a GPU."""
+
+import os
+
+# Read when NumPy and torch are first imported: their sums must not depend on the number of cores.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_common = settings(max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", _common, derandomize=True, database=None)
+settings.register_profile("ci-random", _common, database=None)
+settings.register_profile("dev", _common, max_examples=10)
+settings.register_profile("nightly", _common, max_examples=100 * _common.max_examples)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
