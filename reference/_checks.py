@@ -38,7 +38,7 @@ def real_scalar(name: str, value: object) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value == abs(value) else -math.inf
 
 
 def in_range(name: str, value: float, low: float, *, open_low: bool = False) -> float:

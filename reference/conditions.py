@@ -35,11 +35,15 @@ def max_learning_rate(features: ArrayLike, P: ArrayLike, *, bias: bool = False) 
     """4/λ_max(K): up to this η the mean loss of the mini-batch does not rise, whatever W, labels and n_c.
 
     Infinite for K = 0. Raises TypeError, ValueError (shapes, non-finite, P not symmetric), FloatingPointError, and
-    numpy.linalg.LinAlgError where K is not positive semi-definite (λ_min < −m·eps·λ_max): no such η exists then.
+    numpy.linalg.LinAlgError where K is not positive semi-definite: no such η exists then. Rounding of K's entries,
+    an eigenvalue of at least −(m + d_in)·eps·‖|Z||P||Z|ᵀ/m‖, is forgiven.
     """
-    eigenvalues = eigvalsh(_logit_kernel(features, P, bias))
+    z, p = check.real_array("features", features), check.real_array("P", P)
+    eigenvalues = eigvalsh(_logit_kernel(z, p, bias))
     low, high = float(eigenvalues[0]), float(eigenvalues[-1])
-    if low < -len(eigenvalues) * np.finfo(np.float64).eps * max(high, 0.0):
+    # Where ZPZᵀ cancels, its rounding has the size of the terms, not that of λ_max.
+    size = np.linalg.norm(_logit_kernel(np.abs(z), np.abs(p), bias), np.inf)
+    if low < -sum(z.shape) * np.finfo(np.float64).eps * size:
         raise np.linalg.LinAlgError(
             f"P: expected ZPZᵀ positive semi-definite, got eigenvalues of K from {low:.6g} to {high:.6g}"
         )

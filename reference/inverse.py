@@ -33,8 +33,10 @@ def inverse_gram(H: ArrayLike, *, ridge: float = 0.0, singular: Literal["raise",
     inverse = np.empty_like(h)
     for index in np.ndindex(h.shape[:-2]):
         _require_symmetric(h[index], index)
-        shifted = check.no_overflow("H + ridge·I", h[index] + ridge * np.eye(h.shape[-1]))
-        inverse[index] = _invert(shifted, index, singular)
+        with np.errstate(over="ignore"):
+            shifted = check.no_overflow("H + ridge·I", h[index] + ridge * np.eye(h.shape[-1]))
+            scaled, exponent = _scaled(shifted)
+            inverse[index] = np.ldexp(_invert(scaled, exponent, index, singular), -exponent)
     return check.no_overflow("inverse_gram", inverse)
 
 
@@ -49,7 +51,7 @@ def condition_estimate(H: ArrayLike) -> Array:
     estimate = np.empty(h.shape[:-2])
     for index in np.ndindex(estimate.shape):
         _require_symmetric(h[index], index)
-        estimate[index] = _condition(h[index])
+        estimate[index] = _condition(_scaled(h[index])[0])
     return estimate
 
 
@@ -58,6 +60,12 @@ def _require_symmetric(member: Array, index: tuple[int, ...]) -> None:
         asymmetry = np.max(np.abs(member - member.T))
     if asymmetry > 100 * EPS * np.max(np.abs(member)):
         raise ValueError(f"H: expected symmetric matrices, got max|H - H^T| = {asymmetry:.3g} in member {index}")
+
+
+def _scaled(A: Array) -> tuple[Array, int]:
+    """A·2^-e and e, its largest entry about 1: exact, and neither norms nor eigenvalues leave the range of float64."""
+    exponent = int(np.frexp(np.max(np.abs(A)))[1])
+    return np.ldexp(A, -exponent), exponent
 
 
 def _condition(A: Array) -> float:
@@ -70,31 +78,34 @@ def _condition(A: Array) -> float:
     return float(1 / rcond) if rcond > 0 else np.inf
 
 
-def _invert(A: Array, index: tuple[int, ...], singular: str) -> Array:
+def _invert(A: Array, exponent: int, index: tuple[int, ...], singular: str) -> Array:
     eigenvalues = eigvalsh(A, lower=True)
     low, high = float(eigenvalues[0]), float(eigenvalues[-1])
     threshold = len(A) * EPS * high
     factor, info = dpotrf(A, lower=1, clean=1)
     if low < -threshold:
-        raise np.linalg.LinAlgError(f"H: member {index} is indefinite: {_range(low, high, A)}")
+        raise np.linalg.LinAlgError(f"H: member {index} is indefinite: {_range(low, high, A, exponent)}")
     if low > threshold and info == 0:
         return _mirrored(dpotri(factor, lower=1)[0])
     if singular == "raise":
         raise np.linalg.LinAlgError(
-            f'H: member {index} is numerically singular: {_range(low, high, A)}; add a ridge or take singular="pinv"'
+            f"H: member {index} is numerically singular: {_range(low, high, A, exponent)}; "
+            'add a ridge or take singular="pinv"'
         )
     return _pseudoinverse(A, threshold)
 
 
-def _range(low: float, high: float, A: Array) -> str:
+def _range(low: float, high: float, A: Array, exponent: int) -> str:
+    low, high, threshold = np.ldexp((low, high, len(A) * EPS * high), exponent)
     return (
         f"eigenvalues from {low:.6g} to {high:.6g}, condition estimate {_condition(A):.3g}; "
-        f"expected the smallest above m·eps·λ_max = {len(A) * EPS * high:.3g}"
+        f"expected the smallest above m·eps·λ_max = {threshold:.3g}"
     )
 
 
 def _pseudoinverse(A: Array, threshold: float) -> Array:
-    eigenvalues, vectors = eigh(A, lower=True)
+    # SciPy's default driver ("evr") is wrong by several m·eps·λ_max here: it would invert eigenvalues that are 0.
+    eigenvalues, vectors = eigh(A, lower=True, driver="evd")
     kept = eigenvalues > threshold
     half = vectors[:, kept]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

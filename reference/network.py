@@ -56,8 +56,11 @@ def backward(layers: Sequence[Layer], inputs: Sequence[Array], dlogits: ArrayLik
     `weight_gradient` does.
     """
     delta = check.real_array("dlogits", dlogits)
+    check.finite(dlogits=delta)
     gradients = []
-    for layer, z in zip(reversed(layers), reversed(inputs), strict=True):
-        gradients.append(Layer(weight_gradient(delta, z), np.sum(delta, axis=0)))
-        delta = (delta @ layer.weight) * (z > 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer, z in zip(reversed(layers), reversed(inputs), strict=True):
+            check.no_overflow("backward", delta)
+            gradients.append(Layer(weight_gradient(delta, z), np.sum(delta, axis=0)))
+            delta = (delta @ layer.weight) * (z > 0)
     return tuple(reversed(gradients))

@@ -1,0 +1,245 @@
+"""python -m gpu: train, compare, bench. torch and scikit-learn are imported by the commands that need them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer import Option
+
+if TYPE_CHECKING:
+    from gpu.train import Study
+
+app = typer.Typer(
+    help="Kernel SGD: train networks with it, compare it with SGD, measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure this implementation on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+INTERRUPTED = 130
+
+Data = Annotated[str, Option(help="digits (bundled), or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz.")]
+DataDir = Annotated[Path | None, Option(help="The folder of those files.")]
+Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
+Optimizers = Annotated[list[str], Option(help="kernel-sgd, sgd or sgd-momentum; may be given several times.")]
+Hidden = Annotated[str, Option(help="Widths of the hidden layers; an empty string for none.")]
+BatchSize = Annotated[int, Option(help="Instances a mini-batch.")]
+Gamma = Annotated[float, Option(help="Kernel parameter; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")]
+Threads = Annotated[int, Option(help="Processor threads for torch.")]
+Json = Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")]
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """What the user can put right, and a computation that broke down, as one line; anything else as a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        from gpu.train.errors import UsageError
+
+        if not isinstance(error, (UsageError, OSError, ArithmeticError)):
+            raise
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1 if isinstance(error, ArithmeticError) else 2) from None
+
+
+def train(
+    context: typer.Context,
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    scaling: Scaling = "unit",
+    hidden: Hidden = "100,100",
+    optimizer: Optimizers = ["kernel-sgd"],  # noqa: B006
+    lr: Annotated[float, Option(help="Learning rate; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")] = 0.1,
+    gamma: Gamma = 0.01,
+    kernel: Annotated[str, Option(help="rbf, linear or polynomial.")] = "rbf",
+    degree: Annotated[int, Option(help="Of the polynomial kernel.")] = 3,
+    coef0: Annotated[float, Option(help="Of the polynomial kernel.")] = 1.0,
+    ridge: Annotated[float, Option(help="Added to the kernel matrix's diagonal before it is inverted.")] = 0.0,
+    batch_size: BatchSize = 64,
+    weight_decay: Annotated[float, Option(help="Coefficient of the L2 term.")] = 1e-4,
+    decay: Annotated[str, Option(help="l2 (preconditioned with the gradient) or decoupled.")] = "l2",
+    bias: Annotated[str, Option(help="plain, or augmented: the last column of W.")] = "plain",
+    layers: Annotated[str, Option(help="Which layers kernel-sgd preconditions: last or all.")] = "last",
+    step_rule: Annotated[str, Option(help="constant or monotone.")] = "constant",
+    momentum: Annotated[float, Option(help="Of sgd-momentum.")] = 0.9,
+    epochs: Annotated[int, Option(help="At most; fewer where the loss settles (changes < 1e-4 in 3 epochs).")] = 500,
+    seeds: Annotated[int, Option(min=1, help="How many seeds: initial weights, validation split, mini-batches.")] = 1,
+    first_seed: Annotated[int, Option(help="The first of them.")] = 0,
+    validation: Annotated[float, Option(help="Fraction of the training data held out for validation.")] = 0.2,
+    resample: Annotated[bool, Option("--resample", help="Draw new mini-batches every epoch.")] = False,
+    memory_budget: Annotated[int, Option(help="MiB for the inverse kernel matrices and their computation.")] = 1024,
+    device: Annotated[str, Option(help="cpu, cuda, …")] = "cpu",
+    threads: Threads = 1,
+    out: Annotated[Path | None, Option(help="The run folder  [default: runs/DATA-TIME]")] = None,
+    resume: Annotated[Path | None, Option(help="Continue the runs of this folder, with the settings they had.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network and write metrics, checkpoint and plot to a run folder."""
+    with reported_errors():
+        from gpu.train import Settings, Study
+
+        if resume is not None:
+            _refuse_all_but(context, "resume", "data_dir", "as_json")
+            _run(resume, None, data_dir, as_json)
+            return
+        settings = Settings(
+            optimizer=optimizer[0],
+            seed=first_seed,
+            hidden=_widths(hidden),
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            kernel=kernel,
+            gamma=gamma,
+            degree=degree,
+            coef0=coef0,
+            ridge=ridge,
+            decay=decay,
+            bias=bias,
+            layers=layers,
+            step_rule=step_rule,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation=validation,
+            resample=resample,
+            memory_budget=memory_budget * 2**20,
+            device=device,
+            threads=threads,
+        )
+        study = Study(
+            data=data,
+            data_dir=None if data_dir is None else str(data_dir.absolute()),
+            scaling=scaling,
+            optimizers=tuple(dict.fromkeys(optimizer)),
+            seeds=tuple(range(first_seed, first_seed + seeds)),
+            settings=settings,
+        )
+        _run(out or Path("runs") / f"{data}-{datetime.now():%Y%m%d-%H%M%S}", study, data_dir, as_json)
+
+
+app.command("train")(train)
+app.command(
+    "compare",
+    help="Train with all three optimizers, five paired seeds, and compare them. Options as for train.",
+    context_settings={"default_map": {"optimizer": ["kernel-sgd", "sgd", "sgd-momentum"], "seeds": 5}},
+)(train)
+
+
+@bench.command("step")
+def bench_step(
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    scaling: Scaling = "unit",
+    hidden: Hidden = "100,100",
+    batch_size: BatchSize = 64,
+    gamma: Gamma = 0.01,
+    repeats: Annotated[int, Option(min=1, help="Rounds, each with one epoch of every optimizer.")] = 15,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """One epoch of every optimizer, interleaved, over one of torch.optim.SGD."""
+    with reported_errors():
+        from gpu.bench.step import step
+        from gpu.train import Settings, load
+
+        settings = Settings(hidden=_widths(hidden), batch_size=batch_size, gamma=gamma, threads=threads)
+        _print_bench(step(load(data, data_dir, scaling=scaling), settings, repeats=repeats), as_json)
+
+
+@bench.command("cache")
+def bench_cache(
+    n: Annotated[int, Option(min=1, help="Instances.")] = 48_000,
+    d: Annotated[int, Option(min=1, help="Features.")] = 780,
+    m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
+    gamma: Gamma = 0.01,
+    repeats: Annotated[int, Option(min=1, help="Rounds.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Building all inverses in float64 on one thread, over its parts timed alone; and a loop in SciPy over it."""
+    with reported_errors():
+        from gpu.bench.cache import cache
+
+        _print_bench(cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats), as_json)
+
+
+def _run(folder: Path, study: "Study | None", data_dir: Path | None, as_json: bool) -> None:
+    """Run a new study in `folder`, or continue the one that is there, then show what it says."""
+    from gpu.experiments.paper import first_order
+    from gpu.train import report
+    from gpu.train import study as studies
+
+    progress = Console(stderr=True)
+    if study is None:
+        study, data = studies.reopen(folder, data_dir=data_dir)
+    else:
+        data = study.load_data()
+        studies.create(study, data, folder)
+    try:
+        with report.progress(study, progress) as (on_epoch, on_result):
+            results = studies.run(study, data, folder, on_epoch=on_epoch, on_result=on_result)
+    except KeyboardInterrupt:
+        progress.print(f"stopped; continue with: python -m gpu train --resume {folder}", markup=False, soft_wrap=True)
+        raise
+    summary = studies.summarise(study, results, first_order(study.data))
+    studies.write_summary(folder, summary)
+    if not report.plot(study, folder):
+        progress.print("plot.png left out: matplotlib is not installed (pip install 'kernel-sgd[plots]')", markup=False)
+    if as_json:
+        print(json.dumps(summary, indent=1))
+        return
+    console = _console()
+    console.print(report.table(summary))
+    for line in (*report.notes(summary), f"everything in {folder}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_all_but(context: typer.Context, *allowed: str) -> None:
+    from gpu.train import UsageError
+
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--resume: continues with the settings of its folder; leave out --{name.replace('_', '-')}"
+            )
+
+
+def _widths(hidden: str) -> tuple[int, ...]:
+    from gpu.train import UsageError
+
+    try:
+        return tuple(int(width) for width in hidden.split(",") if hidden)
+    except ValueError:
+        raise UsageError(f"--hidden: expected widths such as 100,100, got {hidden!r}") from None
+
+
+def _print_bench(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures, indent=1))
+        return
+    table = Table("figure", "value", show_header=False)
+    for name, value in figures.items():
+        for key, part in value.items() if isinstance(value, dict) else [("", value)]:
+            table.add_row(f"{name} {key}".strip(), f"{part:.4g}" if isinstance(part, float) else str(part))
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe has no width of its own, and tables need some."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m gpu")

@@ -1,0 +1,27 @@
+"""Interleaved timing: what is compared takes turns in one process, so that a slow moment of the machine meets all."""
+
+from collections.abc import Callable, Mapping
+from statistics import median
+from time import perf_counter
+
+Seconds = dict[str, list[float]]
+
+
+def interleaved(tasks: Mapping[str, Callable[[], object]], repeats: int, *, warm_up: int = 1) -> Seconds:
+    """Seconds of every task in every round, after `warm_up` rounds that do not count. Each round begins with another
+    task, so that none always follows the same one."""
+    names = list(tasks)
+    seconds: Seconds = {name: [] for name in names}
+    for turn in range(-warm_up, repeats):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            started = perf_counter()
+            tasks[name]()
+            if turn >= 0:
+                seconds[name].append(perf_counter() - started)
+    return seconds
+
+
+def paired_ratios(numerator: list[float], denominator: list[float]) -> tuple[float, list[float]]:
+    """Median of the rounds' ratios, and their smallest and largest."""
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+    return median(ratios), [min(ratios), max(ratios)]

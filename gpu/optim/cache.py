@@ -1,0 +1,330 @@
+"""Inverse kernel matrices of mini-batches, and the proof that each is used with its own mini-batch.
+
+H depends on the inputs alone, so with fixed mini-batches every inverse is computed once: n × m numbers for the whole
+training set (Algorithm 1, lines 4 and 5). An inverse used with another mini-batch of the same size would go unnoticed
+for ever: shapes agree, training runs, numbers are wrong. Hence no inverse leaves this file without the identity of its
+mini-batch: a digest of every instance's bits, in order. `KernelSGD` compares it with what the model was run on.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import accumulate, count, groupby, islice, pairwise
+from typing import Any, Literal, Self
+from weakref import ref
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from gpu import torch_ops
+
+# A chunk is gathered, centred and factored while still in the processor's cache: larger ones were slower.
+CHUNK_BYTES = 16 * 2**20
+
+# A tensor looked at before, and where and in which version its numbers lay.
+Sight = tuple[Callable[[], Tensor | None], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What turns a mini-batch into its inverse: the kernel's parameters, the ridge, the rule for singular matrices."""
+
+    kernel: str = "rbf"
+    gamma: float = 0.01
+    degree: int = 3
+    coef0: float = 1.0
+    ridge: float = 0.0
+    singular: Literal["raise", "pinv"] = "pinv"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ridge < math.inf:
+            raise ValueError(f"ridge: expected a finite number >= 0, got {self.ridge!r}")
+        if self.singular not in torch_ops.SINGULAR:
+            raise ValueError(f"singular: expected one of {torch_ops.SINGULAR}, got {self.singular!r}")
+
+    def inverses(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(H + ridge·I)⁻¹ in float64 of every mini-batch of x, (c, m, d) → (c, m, m), and which took the pseudoinverse.
+
+        Raises as `torch_ops.gram` and `torch_ops.inverse_gram` do.
+        """
+        flat = x.reshape(*x.shape[:2], -1).double()
+        H = torch_ops.gram(flat, self.kernel, gamma=self.gamma, degree=self.degree, coef0=self.coef0)
+        return torch_ops.invert_members(H, self.ridge, self.singular)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedInverse:
+    """One mini-batch's inverse kernel matrix and whose it is.
+
+    `matrix` (m, m); `batch` its number in the cache, −1 where there is none; `indices` (m,) the instances; `source` the
+    digest of the data, composition and kernel it comes from; `digest` that of the mini-batch, None for a matrix of
+    one's own (`unchecked`); `cache` the cache that keeps it.
+    """
+
+    matrix: Tensor
+    batch: int
+    indices: Tensor
+    source: str
+    digest: bytes | None
+    cache: "KernelCache | None" = None
+
+    @classmethod
+    def unchecked(cls, matrix: Tensor) -> Self:
+        """A preconditioner of one's own, (m, m): nothing is known of its mini-batch, so nothing is checked."""
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+            raise ValueError(f"matrix: expected shape (m, m) with m >= 1, got {tuple(matrix.shape)}")
+        return cls(matrix, -1, torch.arange(len(matrix)), "unchecked", None)
+
+    def belongs_to(self, x: Tensor) -> bool:
+        """Whether x holds this mini-batch: the same instances, bit for bit, in the same order."""
+        if self.digest is None:
+            return True
+        if self.cache is not None and self.cache.knows_by_sight(x, self.batch):
+            return True
+        return content_digest(x) == self.digest
+
+
+def mini_batches(n: int, batch_size: int, *, seed: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """A random permutation of n instances cut in order into mini-batches of `batch_size`; the last may be ragged.
+
+    Returns int64 index tensors. Raises ValueError for n or batch_size below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n and batch_size: expected integers >= 1, got {n} and {batch_size}")
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    return tuple(torch.split(order, batch_size))
+
+
+def content_digest(x: Tensor) -> bytes:
+    """128 bits (XXH3) that tell x from any other tensor: every instance's bits, in order, shape and dtype."""
+    identity = xxhash.xxh3_128(f"{tuple(x.shape)} {x.dtype}".encode())
+    identity.update(x.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return identity.digest()
+
+
+def kernel_inverse(x: Tensor, *, dtype: torch.dtype | None = None, **kernel: Any) -> CachedInverse:
+    """One mini-batch's inverse kernel matrix, computed on the spot: for loaders that shuffle or augment.
+
+    x is (m, ...); `kernel` are the fields of `Kernel`; `dtype` that of the weights (None: of x). O(m²d + m³) a step.
+    """
+    with torch.no_grad():
+        matrix = Kernel(**kernel).inverses(x[None])[0][0].to(_floating(dtype or x.dtype))
+        _require_finite(matrix)
+    return CachedInverse(matrix, -1, torch.arange(len(x)), f"on the spot: {kernel}", content_digest(x))
+
+
+class KernelCache:
+    """All mini-batches' inverses, computed in float64 in batched calls, stored n × m in the training dtype.
+
+    Args:
+        X: inputs (n, ...) of any real dtype; the kernel sees each instance flattened.
+        batches: index tensors, the mini-batches in the order of training; the last may be ragged.
+        kernel, gamma, degree, coef0, ridge, singular: as in `torch_ops.gram` and `torch_ops.inverse_gram`.
+        dtype, device: of the stored inverses (None: those of X).
+        memory_budget: bytes for the stored inverses and the workspace together.
+        fixed: whether the composition of the mini-batches is part of `source`; `resampled` says no.
+        progress: called with the number of mini-batches done after each chunk.
+
+    Raises ValueError (empty, budget too small), FloatingPointError (an inverse overflows the training dtype),
+    numpy.linalg.LinAlgError (an indefinite kernel matrix; a singular one with singular="raise").
+    """
+
+    def __init__(
+        self,
+        X: Tensor,
+        batches: Sequence[Tensor],
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        memory_budget: int = 2**30,
+        fixed: bool = True,
+        progress: Callable[[int], None] | None = None,
+        **kernel: Any,
+    ) -> None:
+        indices = tuple(torch.as_tensor(batch, dtype=torch.int64) for batch in batches)
+        sizes = [len(batch) for batch in indices]
+        if not sizes or 0 in sizes or not X.numel():
+            raise ValueError(
+                f"batches: expected non-empty mini-batches of non-empty X, got sizes {sizes[:8]} of {tuple(X.shape)}"
+            )
+        self.kernel, self._indices = Kernel(**kernel), indices
+        self._store = torch.zeros(sum(sizes), max(sizes), dtype=_floating(dtype or X.dtype), device=device or X.device)
+        self._starts = (0, *accumulate(sizes))
+        self.singular = 0
+        chunk = _batches_per_chunk(X, max(sizes), self.nbytes, memory_budget)
+        batched = [
+            self._build(X.index_select(0, torch.cat(group).to(X.device)).view(len(group), -1, *X.shape[1:]), start)
+            for start, group in _equal_sized(indices, chunk, progress)
+        ]
+        _require_finite(self._store)
+        self._finish([digest for digests in batched for digest in digests], None if fixed else content_digest(X))
+
+    @classmethod
+    def from_loader(
+        cls, loader: Iterable[Any], *, inputs: Callable[[Any], Tensor] = lambda batch: batch[0], **options: Any
+    ) -> Self:
+        """The cache of the mini-batches that `loader` yields, which it must yield again, unchanged, in every epoch.
+
+        `inputs` picks the model's input from what the loader yields. One that shuffles or augments gets an error from
+        `lookup` in the first epoch of training: use `kernel_inverse` there.
+        """
+        xs = [inputs(batch) for batch in loader]
+        if not xs:
+            raise ValueError("loader: expected at least one mini-batch, got none")
+        return cls(torch.cat(xs), torch.split(torch.arange(sum(map(len, xs))), [len(x) for x in xs]), **options)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored inverses: n · m · itemsize."""
+        return self._store.numel() * self._store.element_size()
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute entry of any inverse."""
+        low, high = self._store.aminmax()  # no copy of the store: it may fill the memory budget
+        return max(-float(low), float(high))
+
+    def batches(self, X: Tensor, *others: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Every mini-batch in its fixed order: (X[idx], *others[idx], its `CachedInverse`).
+
+        Raises ValueError where X is not, bit for bit, the data this cache was built from (also where it is written to
+        between two mini-batches), or where one of `others` has another length.
+        """
+        self._require_own(X)
+        for number, other in enumerate(others):
+            if len(other) != len(X):
+                raise ValueError(f"others[{number}]: expected {len(X)} instances like X, got {len(other)}")
+        version = X._version
+        for batch, indices in enumerate(self._indices):
+            if X._version != version:
+                raise ValueError(
+                    "X: written to since the cache was built; its kernel matrices are no longer those of X"
+                )
+            picked = indices if X.device == indices.device else indices.to(X.device)
+            x = X.index_select(0, picked)
+            yield x, *(other.index_select(0, picked) for other in others), self._hand_out(batch, x)
+
+    def lookup(self, x: Tensor) -> CachedInverse:
+        """The inverse of exactly the mini-batch x: the same instances, bit for bit, in the same order.
+
+        Raises ValueError where the cache holds none such: another composition or order, augmented or other data.
+        """
+        batch = self._numbers.get(content_digest(x))
+        if batch is None:
+            raise ValueError(
+                f"x: this mini-batch of shape {tuple(x.shape)} is none of the {len(self)} in the cache. The "
+                "loader must yield the same instances, unchanged, in the same mini-batches and order as when the cache "
+                "was built (shuffle=False, no augmentation); otherwise use kernel_inverse(x)"
+            )
+        return self._hand_out(batch, x)
+
+    def _hand_out(self, batch: int, x: Tensor) -> CachedInverse:
+        self._sights[batch] = (ref(x), (x.data_ptr(), x._version))
+        return self._entries[batch]
+
+    def knows_by_sight(self, x: Tensor, batch: int) -> bool:
+        """Whether x is the very tensor last handed out as this mini-batch, not written to since."""
+        sight, where = self._sights[batch]
+        return sight() is x and where == (x.data_ptr(), x._version)
+
+    def _build(self, x: Tensor, first: int) -> list[bytes]:
+        c, m = x.shape[:2]
+        start = self._starts[first]
+        try:
+            inverse, singular = self.kernel.inverses(x)
+        except np.linalg.LinAlgError as error:
+            raise np.linalg.LinAlgError(f"mini-batches {first} to {first + c - 1}: {error}") from error
+        self.singular += int(singular.sum())
+        self._store[start : start + c * m, :m] = inverse.reshape(c * m, m)
+        return [content_digest(batch) for batch in x]
+
+    def _finish(self, digests: list[bytes], whole: bytes | None) -> None:
+        """Give every mini-batch its entry. `whole` is the digest of all data where the composition may change."""
+        kernel = {key: value if isinstance(value, str) else float(value) for key, value in asdict(self.kernel).items()}
+        composition = [batch.numpy().tobytes() for batch in self._indices]
+        identity = xxhash.xxh3_128(json.dumps(kernel, sort_keys=True).encode())
+        for part in (*digests, *composition) if whole is None else (whole,):
+            identity.update(part)
+        self.source = identity.hexdigest()
+        parts = zip(digests, self._indices, pairwise(self._starts), strict=True)
+        self._entries = [
+            CachedInverse(self._store[start:stop, : stop - start], batch, picked, self.source, digest, self)
+            for batch, (digest, picked, (start, stop)) in enumerate(parts)
+        ]
+        self._numbers = {digest: batch for batch, digest in enumerate(digests)}
+        self._sights: list[Sight] = [((lambda: None), ())] * len(self)
+        self._own: Sight = (lambda: None), ()
+
+    def _require_own(self, X: Tensor) -> None:
+        # The same tensor, unwritten, has been looked at before; only a first sight costs a pass over the data. Not the
+        # same memory: other data may have come to lie there.
+        sight, where = self._own
+        if sight() is X and where == (X.data_ptr(), X._version):
+            return
+        if len(X) <= max(int(batch.max()) for batch in self._indices) or any(
+            content_digest(X.index_select(0, entry.indices.to(X.device))) != entry.digest for entry in self._entries
+        ):
+            raise ValueError(
+                f"X: data of shape {tuple(X.shape)} and dtype {X.dtype} is not, bit for bit and in this order, "
+                "what the cache was built from; build a cache from it"
+            )
+        self._own = ref(X), (X.data_ptr(), X._version)
+
+
+def resampled(X: Tensor, batch_size: int, *, seed: int, start_epoch: int = 0, **options: Any) -> Iterator[KernelCache]:
+    """One cache an epoch, mini-batches drawn from (seed, epoch); a thread builds the next while this one trains.
+
+    `options` are those of `KernelCache`. All have the same `source`, so that a run can be resumed at any epoch.
+    """
+
+    def build(epoch: int) -> KernelCache:
+        return KernelCache(X, mini_batches(len(X), batch_size, seed=(seed, epoch)), fixed=False, **options)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel-cache") as background:
+        upcoming = background.submit(build, start_epoch)
+        for epoch in count(start_epoch + 1):
+            cache, upcoming = upcoming.result(), background.submit(build, epoch)
+            yield cache
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype:
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected a floating-point dtype for the inverses (that of the weights), got {dtype}")
+    return dtype
+
+
+def _require_finite(matrix: Tensor) -> None:
+    low, high = matrix.aminmax()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise FloatingPointError(f"an inverse overflows {matrix.dtype}: add a ridge or raise gamma")
+
+
+def _batches_per_chunk(X: Tensor, m: int, stored: int, budget: int) -> int:
+    d = X[0].numel()
+    workspace = m * d * (X.element_size() + 3 * 8) + 8 * m * m * 8
+    if stored + workspace > budget:
+        raise ValueError(
+            f"memory_budget: expected at least {stored + workspace} bytes ({stored} for the inverses, {workspace} "
+            f"to compute one of {m} × {m} from {d} features), got {budget}"
+        )
+    return max(1, min(budget - stored, CHUNK_BYTES) // workspace)
+
+
+def _equal_sized(
+    indices: Sequence[Tensor], chunk: int, progress: Callable[[int], None] | None
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Runs of at most `chunk` consecutive mini-batches of one size, with the number of the first."""
+    start = 0
+    for _, run in groupby(indices, key=len):
+        while group := list(islice(run, chunk)):
+            yield start, group
+            start += len(group)
+            if progress is not None:
+                progress(start)

@@ -1,0 +1,108 @@
+"""Parameter groups of `KernelSGD`: which layers are preconditioned, and such a layer as one matrix [W, b]."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Group = dict[str, Any]
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def kernel_groups(model: nn.Module, layers: Literal["last", "all"] = "last", **options: Any) -> list[Group]:
+    """Parameter groups for `KernelSGD`: one a preconditioned layer, [weight] or [weight, bias], then the plain rest.
+
+    "last" preconditions the last `nn.Linear` (Algorithm 1), "all" every linear and convolutional layer, convolutions
+    flattened to (out, in·k₁·k₂…) (the ablation). `options` (lr, weight_decay, …) go to every group. Parameters that
+    need no gradient are left out. Raises ValueError for a model without such a layer or an unknown `layers`.
+    """
+    if layers not in ("last", "all"):
+        raise ValueError(f"layers: expected 'last' or 'all', got {layers!r}")
+    kinds = nn.Linear if layers == "last" else LAYERS
+    found = [module for module in model.modules() if isinstance(module, kinds) and module.weight.requires_grad]
+    if not found:
+        raise ValueError(
+            f"model: expected a trainable {'linear' if layers == 'last' else 'linear or convolutional'} layer "
+            f"to precondition, found none in {type(model).__name__}"
+        )
+    groups: list[Group] = []
+    taken: set[int] = set()
+    for module in found[-1:] if layers == "last" else found:
+        params = [p for p in (module.weight, module.bias) if p is not None and p.requires_grad and id(p) not in taken]
+        if params and params[0] is module.weight:
+            groups.append({"params": params, "preconditioned": True, **options})
+            taken.update(map(id, params))
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    return [*groups, {"params": rest, **options}] if rest else groups
+
+
+def joint(group: Group) -> list[Tensor]:
+    """The parameters that P acts on, as the columns of one matrix: none, [weight] or [weight, bias]."""
+    params: list[Tensor] = group["params"]
+    if not group["preconditioned"]:
+        return []
+    return params if group["bias"] == "augmented" else params[:1]
+
+
+def gradient(p: Tensor) -> Tensor:
+    return torch.zeros_like(p) if p.grad is None else p.grad
+
+
+def columns(tensors: list[Tensor]) -> Tensor:
+    """[W, b] as one matrix; W alone as a view where its memory allows."""
+    weight, *bias = tensors
+    matrix = weight if weight.ndim == 2 else weight.flatten(1)
+    return torch.cat((matrix, bias[0][:, None]), 1) if bias else matrix
+
+
+def split(matrix: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """The parts of `columns(like)` again, in their shapes."""
+    weight, *bias = like
+    parts = [matrix[:, : weight[0].numel()].reshape(weight.shape)]
+    return [*parts, matrix[:, -1]] if bias else parts
+
+
+def write(matrix: Tensor, tensors: list[Tensor]) -> None:
+    """`columns` undone: back into the tensors, unless the matrix is a view of them."""
+    if matrix.data_ptr() != tensors[0].data_ptr():
+        for tensor, part in zip(tensors, split(matrix, tensors), strict=True):
+            tensor.copy_(part)
+
+
+def check_group(group: Group) -> None:
+    """ValueError for an option out of its range, or parameters that make no layer where one is needed."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"lr: expected a float or a one-element tensor, got shape {tuple(lr.shape)}")
+    for option in ("lr", "momentum", "weight_decay"):
+        value = group[option]
+        if isinstance(value, bool) or not 0 <= float(value) < math.inf:
+            raise ValueError(f"{option}: expected a finite number >= 0, got {value!r}")
+    for option, allowed in (
+        ("decay", ("l2", "decoupled")),
+        ("bias", ("plain", "augmented")),
+        ("step_rule", ("constant", "monotone")),
+    ):
+        if group[option] not in allowed:
+            raise ValueError(f"{option}: expected one of {allowed}, got {group[option]!r}")
+    if any(p.is_complex() for p in group["params"]):
+        raise ValueError("params: expected real parameters, got complex ones")
+    if group["preconditioned"]:
+        _check_layer(group)
+
+
+def _check_layer(group: Group) -> None:
+    shapes = [tuple(p.shape) for p in group["params"]]
+    fits = len(shapes) in (1, 2) and len(shapes[0]) >= 2 and shapes[1:] in ([], [shapes[0][:1]])
+    if not fits:
+        raise ValueError(
+            f"params: a preconditioned group is one layer, [weight] or [weight, bias], the bias as long as the "
+            f"weight's first dimension, got shapes {shapes}; kernel_groups(model) builds such groups"
+        )
+    if group["step_rule"] == "monotone" and (group["momentum"] != 0 or group["maximize"]):
+        raise ValueError(
+            f'step_rule="monotone": expected momentum 0 and maximize False, got {group["momentum"]} and '
+            f"{group['maximize']}"
+        )

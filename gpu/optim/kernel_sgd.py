@@ -1,0 +1,369 @@
+"""KernelSGD: plain SGD, except in preconditioned layers, which move by W ← W − η·G·P (Eq. 5).
+
+P is the mini-batch's inverse kernel matrix, zero-padded or truncated to the layer's d_in columns. It is never formed:
+only the leading k × k block, k = min(m, d_in), is multiplied, by the function that the checked operation uses too.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from gpu import torch_ops
+from gpu.optim.cache import CachedInverse
+from gpu.optim.groups import Group, check_group, columns, gradient, joint, split, write
+from gpu.optim.monotone import monotone_learning_rate
+from gpu.optim.watch import Watch
+
+# A layer's learning rate and, where it is bounded, the direction that the bound holds for.
+Plan = tuple[float, list[Tensor] | None]
+
+
+class KernelSGD(Optimizer):
+    r"""Kernel SGD (Chen et al., CIKM 2022) in the conventions of torch.optim.
+
+    A preconditioned group is one layer, [weight] or [weight, bias], and moves by (wd: weight_decay, μ: momentum)
+
+        D = (G + wd·W)·P          decay="l2": the L2 term is part of J
+        D = G·P                   decay="decoupled", and W ← (1 − η·wd)·W first
+        v ← μ·v + D,  W ← W − η·v
+
+    Its bias moves by SGD (bias="plain") or as the last column of W (bias="augmented"; under zero padding it then never
+    moves). All other groups move by SGD, bit for bit as torch.optim.SGD. Columns of W beyond m do not move.
+
+    Args:
+        params: parameters or groups, such as `kernel_groups(model)`.
+        lr: η ≥ 0, a float or a one-element tensor.
+        momentum, weight_decay: ≥ 0.
+        decay, bias: see above.
+        maximize: ascend instead of descend.
+        preconditioned: whether groups that do not say are preconditioned layers.
+        step_rule: "constant", or "monotone": η of the preconditioned layer (weight and bias) is capped, mini-batch by
+            mini-batch, by `monotone_learning_rate`, so that this layer's step, taken alone, does not raise the
+            mini-batch's loss (L2 term included). The earlier layers move in the same step and are not covered by the
+            promise. Mean softmax cross-entropy over one forward and backward pass; no momentum, no maximize, no loss
+            scaling. Where rounding has cost P its definiteness the layer stays where it is, counted in the group's
+            `stalled`.
+        model: the network, watched by forward hooks, to see that an inverse is used with its own mini-batch; needed for
+            that and for "monotone". `watch(model)` does the same later, also after deepcopy or unpickling.
+
+    Raises ValueError for bad arguments.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.1,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        decay: Literal["l2", "decoupled"] = "l2",
+        bias: Literal["plain", "augmented"] = "plain",
+        maximize: bool = False,
+        preconditioned: bool = False,
+        step_rule: Literal["constant", "monotone"] = "constant",
+        model: nn.Module | None = None,
+    ) -> None:
+        self._watch: Watch | None = None
+        self._pending: dict[Tensor, tuple[int, Tensor | None]] = {}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "decay": decay,
+            "bias": bias,
+            "maximize": maximize,
+            "preconditioned": preconditioned,
+            "step_rule": step_rule,
+            "source": None,
+            "stalled": 0,
+        }
+        super().__init__(params, defaults)
+        if model is not None:
+            self.watch(model)
+
+    def add_param_group(self, param_group: Group) -> None:
+        super().add_param_group(param_group)
+        try:
+            check_group(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_watch", None)
+        self._pending = {}
+        for group in self.param_groups:
+            for option, default in self.defaults.items():
+                group.setdefault(option, default)
+            check_group(group)
+
+    def watch(self, model: nn.Module) -> None:
+        """Watch `model` from now on: its inputs in training, and the preconditioned layer of step_rule="monotone".
+
+        Raises ValueError where the layer to be bounded is no nn.Linear of the model.
+        """
+        bounded = [group for group in self._layers() if group["step_rule"] == "monotone"]
+        layer = None
+        if bounded:
+            weight = bounded[0]["params"][0]
+            owners = [m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False))]
+            if len(bounded) > 1 or len(owners) != 1 or not isinstance(owners[0], nn.Linear):
+                raise ValueError(
+                    'step_rule="monotone": expected one preconditioned group, the weight of one nn.Linear of the model '
+                    f"and of no other layer, got {len(bounded)} groups and the layers {owners}"
+                )
+            layer = owners[0]
+        if self._watch is not None:
+            self._watch.remove()
+        self._watch = Watch(model, layer)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch.optim.Optimizer; also forgets what `accumulate` has gathered and the forward passes seen."""
+        super().zero_grad(set_to_none)
+        self._forget()
+
+    @contextmanager
+    def accumulate(self, inverse: CachedInverse) -> Iterator[None]:
+        """Gradient accumulation: `with optimizer.accumulate(inverse): loss.backward()`, once a micro-batch.
+
+        Every micro-batch's gradient is preconditioned with its own inverse before it is added to `.grad`; a following
+        `step()`, without an inverse, takes the sum. The L2 term enters with the mean of the micro-batches' P. Where the
+        body raises, the gradients are as they were.
+        """
+        layers = self._layers()
+        if any(group["step_rule"] == "monotone" for group in layers):
+            raise RuntimeError('accumulate: step_rule="monotone" bounds the step of one mini-batch; use "constant"')
+        held = {p: p.grad for group in self.param_groups for p in group["params"]}
+        for p in held:
+            p.grad = None
+        try:
+            yield
+            layers = [group for group in layers if group["params"][0].grad is not None]
+            P = self._matrix(layers, inverse)
+        except BaseException:
+            for p, before in held.items():
+                p.grad = before
+            raise
+        if P is not None:
+            with torch.no_grad(), torch_ops.full_precision(P.device.type):
+                for group in layers:
+                    self._gather(group, P)
+        for p, before in held.items():
+            if before is not None:
+                p.grad = before if p.grad is None else before.add_(p.grad)
+        self._remember(layers, inverse)
+        if self._watch is not None:
+            self._watch.clear()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None, *, inverse: CachedInverse | None = None) -> Any:
+        """One update; the closure, if any, re-evaluates the loss first and its value is returned.
+
+        `inverse` is the mini-batch's, from `KernelCache.batches`, `.lookup` or `kernel_inverse`. Nothing has moved
+        when this raises: ValueError (no inverse for a preconditioned group with a gradient; an inverse of another
+        mini-batch, data, dtype or device; not the gradient that "monotone" needs), RuntimeError (sparse gradients; an
+        inverse of a mini-batch without a watched model).
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p.grad.layout is not torch.strided:
+                    raise RuntimeError("KernelSGD does not support sparse gradients: use dense ones (sparse=False)")
+        layers = [group for group in self._layers() if group["params"][0].grad is not None]
+        P = None if self._accumulated(layers, inverse) else self._matrix(layers, inverse)
+        with torch_ops.full_precision(P.device.type) if P is not None else nullcontext():
+            plans = [self._plan(group, P) for group in layers]
+            for group, plan in zip(layers, plans, strict=True):
+                self._move_layer(group, P, *plan)
+        for group in self.param_groups:
+            if not group["preconditioned"]:
+                self._move_plain(group, group["params"])
+            elif group["params"][0].grad is None:
+                self._move_plain(group, group["params"][len(joint(group)) :])
+        self._remember(layers, inverse)
+        self._forget()
+        return loss
+
+    def _layers(self) -> list[Group]:
+        return [group for group in self.param_groups if group["preconditioned"]]
+
+    def _forget(self) -> None:
+        self._pending.clear()
+        if self._watch is not None:
+            self._watch.clear()
+
+    def _remember(self, layers: list[Group], inverse: CachedInverse | None) -> None:
+        if inverse is not None and inverse.batch >= 0:
+            for group in layers:
+                group["source"] = inverse.source
+
+    def _accumulated(self, layers: list[Group], inverse: CachedInverse | None) -> bool:
+        """Whether the layers' gradients are those that `accumulate` has preconditioned; ValueError where some are."""
+        if not self._pending:
+            return False
+        if inverse is not None:
+            raise ValueError("inverse: given to step() for gradients that accumulate() has preconditioned already")
+        outside = any(group["params"][0] not in self._pending for group in layers)
+        if outside or (self._watch is not None and self._watch.inputs):
+            raise ValueError(
+                "step: expected every backward pass since the last step or zero_grad within accumulate(); the gradient "
+                "of one outside is not preconditioned"
+            )
+        return True
+
+    def _matrix(self, layers: list[Group], inverse: CachedInverse | None) -> Tensor | None:
+        """The matrix of `inverse` once it is known to be that of the mini-batch in hand; None without layers."""
+        if not layers:
+            return None
+        if not isinstance(inverse, CachedInverse):
+            raise ValueError(
+                "inverse: a preconditioned group needs its mini-batch's CachedInverse (KernelCache.batches, .lookup, "
+                f"kernel_inverse), got {type(inverse).__name__}"
+            )
+        for group in layers:
+            weight = group["params"][0]
+            if inverse.matrix.dtype != weight.dtype or inverse.matrix.device != weight.device:
+                raise ValueError(
+                    f"inverse: expected {weight.dtype} on {weight.device} like the weights, got {inverse.matrix.dtype} "
+                    f"on {inverse.matrix.device}"
+                )
+        self._require_own(layers, inverse)
+        return inverse.matrix
+
+    def _require_own(self, layers: list[Group], inverse: CachedInverse) -> None:
+        if inverse.digest is None:
+            return
+        if self._watch is None:
+            raise RuntimeError(
+                "inverse: to check that it belongs to the mini-batch, KernelSGD must see the model: pass model=, or "
+                "call watch(model) (again after deepcopy or unpickling); CachedInverse.unchecked(matrix) goes without"
+            )
+        if not self._watch.inputs:
+            raise ValueError("inverse: the model has not been run in training mode since the last step or zero_grad")
+        for x, version in self._watch.inputs:
+            if x._version != version or not inverse.belongs_to(x):
+                raise ValueError(
+                    f"inverse: mini-batch {inverse.batch} of {len(inverse.indices)} instances is not what the model "
+                    f"was run on since the last step or zero_grad (an input of shape {tuple(x.shape)})"
+                )
+        if inverse.batch < 0:
+            return
+        for group in layers:
+            if group["source"] not in (None, inverse.source):
+                raise ValueError(
+                    f"inverse: from the cache {inverse.source}, but this group has been stepping with "
+                    f"{group['source']}: other "
+                    'data, mini-batches or kernel; set group["source"] = None if that is meant'
+                )
+
+    def _plan(self, group: Group, P: Tensor | None) -> Plan:
+        lr = float(group["lr"])
+        if group["step_rule"] == "constant":
+            return lr, None
+        passes = [] if self._watch is None else self._watch.passes
+        if len(passes) != 1:
+            raise ValueError(
+                f'step_rule="monotone": expected one backward pass through the watched layer since the last step, '
+                f"got {len(passes)}; pass model= or call watch(model)"
+            )
+        direction = self._direction(group, P)
+        rate = monotone_learning_rate(passes[0], group["params"], direction, group["weight_decay"])
+        group["stalled"] += rate == 0
+        return min(lr, rate), direction
+
+    def _direction(self, group: Group, P: Tensor | None) -> list[Tensor]:
+        """What −η times is added to each of the layer's parameters, as it will be: rounded to their dtype."""
+        together, wd = joint(group), group["weight_decay"]
+        D = torch.zeros_like(columns(together))
+        self._add_preconditioned(D, group, P, 1.0)
+        if group["decay"] == "decoupled":
+            D.add_(columns(together), alpha=wd)
+        plain = group["params"][len(together) :]
+        return [*split(D, together), *(gradient(p).add(p, alpha=wd) for p in plain)]
+
+    def _add_preconditioned(self, target: Tensor, group: Group, P: Tensor | None, scale: float) -> None:
+        """target += scale · (G + wd·W)·P, (out, columns), in place; P is None where `accumulate` has applied it."""
+        together = joint(group)
+        wd = group["weight_decay"] if group["decay"] == "l2" else 0
+        G = columns([gradient(p) for p in together])
+        if group["maximize"]:
+            G = G.neg()
+        if P is None:
+            target.add_(G, alpha=scale)
+            times, decayed = self._pending[together[0]]
+            if decayed is not None:
+                target.add_(decayed, alpha=scale * wd / times)
+            return
+        if wd != 0:
+            G = G.add(columns(together), alpha=wd)
+        torch_ops.step_block_(target, G, P, -scale)
+
+    def _move_layer(self, group: Group, P: Tensor | None, lr: float, direction: list[Tensor] | None) -> None:
+        """Move a preconditioned layer, its bias included: along `direction` where that is bounded."""
+        if direction is not None:
+            if lr != 0:  # 0 times a direction that overflowed would be NaN
+                for p, d in zip(group["params"], direction, strict=True):
+                    p.add_(d, alpha=-lr)
+            return
+        together = joint(group)
+        W = columns(together)
+        if group["decay"] == "decoupled" and group["weight_decay"] != 0:
+            W.mul_(1 - lr * group["weight_decay"])
+        if group["momentum"] == 0:
+            self._add_preconditioned(W, group, P, -lr)
+        else:
+            buffers = [self._buffer(p) for p in together]
+            v = columns(buffers).mul_(group["momentum"])
+            self._add_preconditioned(v, group, P, 1.0)
+            write(v, buffers)
+            W.add_(v, alpha=-lr)
+        write(W, together)
+        self._move_plain(group, group["params"][len(together) :])
+
+    def _move_plain(self, group: Group, params: list[Tensor]) -> None:
+        """Move parameters by SGD, operation by operation as torch.optim.SGD does, so that the bits agree."""
+        lr, wd, momentum = float(group["lr"]), group["weight_decay"], group["momentum"]
+        coupled, maximize = group["decay"] == "l2", group["maximize"]
+        for p in params:
+            grad = p.grad
+            if grad is None:
+                continue
+            if maximize:
+                grad = grad.neg()
+            if wd != 0:
+                if coupled:
+                    grad = grad.add(p, alpha=wd)
+                else:
+                    p.mul_(1 - lr * wd)
+            if momentum != 0:
+                grad = self._buffer(p).mul_(momentum).add_(grad)
+            p.add_(grad, alpha=-lr)
+
+    def _buffer(self, p: Tensor) -> Tensor:
+        state = self.state[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+    def _gather(self, group: Group, P: Tensor) -> None:
+        together = joint(group)
+        weight = together[0]
+        D = torch.zeros_like(columns(together))
+        torch_ops.step_block_(D, columns([gradient(p) for p in together]), P, -1.0)
+        for p, part in zip(together, split(D, together), strict=True):
+            p.grad = part.clone()
+        times, decayed = self._pending.get(weight, (0, None))
+        if group["weight_decay"] != 0 and group["decay"] == "l2":
+            decayed = torch.zeros_like(D) if decayed is None else decayed
+            torch_ops.step_block_(decayed, columns(together), P, -1.0)
+        self._pending[weight] = (times + 1, decayed)

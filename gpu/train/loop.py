@@ -1,0 +1,295 @@
+"""One training run: Algorithm 1 over mini-batches, with its baselines, the paper's stopping rule and checkpoints.
+
+`train_epoch` is the only place where a network is trained; the bench times this very function.
+"""
+
+import json
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import count, pairwise, repeat
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Optimizer
+
+from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, mini_batches, resampled
+from gpu.train import checkpoint
+from gpu.train.data import Dataset, hold_out
+from gpu.train.errors import CheckpointError, UsageError
+from gpu.train.models import mlp
+from gpu.train.settings import Settings
+
+Batch = tuple[Tensor, Tensor, CachedInverse | None]
+Row = dict[str, float]
+
+COLUMNS = ("epoch", "loss", "validation_accuracy", "test_accuracy", "seconds", "cache_seconds")
+WALL_CLOCK = ("seconds", "cache_seconds")
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.csv"
+CACHE_OPTIONS = ("kernel", "gamma", "degree", "coef0", "ridge", "memory_budget")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Accuracies are fractions; `test_accuracy` and `train_accuracy` are those of the best validation epoch, of equals the
+    last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the time
+    spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse kernel
+    matrices (built again after every resumption); neither includes evaluation and checkpoints. `inverse_bytes` is the
+    size of the cache, `pseudoinverses` how many of its mini-batches had a singular kernel matrix, `stalled` how many
+    steps "monotone" did not take.
+    """
+
+    optimizer: str
+    seed: int
+    test_accuracy: float
+    last_test_accuracy: float
+    validation_accuracy: float
+    train_accuracy: float
+    best_epoch: int
+    epochs: int
+    settled: bool
+    loss: float
+    seconds: float
+    cache_seconds: float
+    inverse_bytes: int
+    pseudoinverses: int
+    stalled: int
+
+
+def train_epoch(model: nn.Module, optimizer: Optimizer, batches: Iterable[Batch]) -> Tensor:
+    """One pass over the mini-batches; the mean over instances of the loss as each was met, a 0-d float64 tensor.
+
+    Nothing waits for the device on the way.
+    """
+    losses, sizes = [], []
+    for x, y, inverse in batches:
+        optimizer.zero_grad()
+        loss = cross_entropy(model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if inverse is None:
+            optimizer.step()
+        else:
+            optimizer.step(inverse=inverse)  # type: ignore[call-overload]
+        losses.append(loss.detach())
+        sizes.append(len(y))
+    weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
+    return torch.stack(losses).double() @ weights / weights.sum()
+
+
+def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) -> bool:
+    """The paper's stopping rule: the last `patience` changes of the epoch's loss are all smaller than `tolerance`."""
+    recent = losses[-patience - 1 :]
+    return len(recent) > patience and all(abs(b - a) < tolerance for a, b in pairwise(recent))
+
+
+def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
+    """The optimizer that the settings name; the baselines are torch.optim.SGD itself."""
+    if settings.optimizer == "kernel-sgd":
+        return KernelSGD(
+            kernel_groups(model, settings.layers),  # type: ignore[arg-type]
+            settings.lr,
+            weight_decay=settings.weight_decay,
+            decay=settings.decay,  # type: ignore[arg-type]
+            bias=settings.bias,  # type: ignore[arg-type]
+            step_rule=settings.step_rule,  # type: ignore[arg-type]
+            model=model,
+        )
+    momentum = settings.momentum if settings.optimizer == "sgd-momentum" else 0.0
+    return SGD(model.parameters(), settings.lr, momentum=momentum, weight_decay=settings.weight_decay)
+
+
+def epochs_of_batches(
+    settings: Settings, X: Tensor, y: Tensor, start_epoch: int = 0
+) -> Generator[tuple[list[Batch], KernelCache | None]]:
+    """The mini-batches of every epoch from `start_epoch` on, and the cache that their inverses come from.
+
+    All optimizers get the same mini-batches in the same order: one composition for the whole run or, with `resample`,
+    one an epoch, drawn from (seed, epoch). Raises UsageError where the inverses cannot be had (a memory budget too
+    small, an indefinite kernel matrix).
+    """
+    n, m, seed = len(X), settings.batch_size, settings.seed
+    epochs: Iterator[tuple[list[Batch], KernelCache | None]]
+    seeds: Iterator[int | tuple[int, int]]
+    try:
+        if settings.optimizer == "kernel-sgd":
+            options: dict[str, Any] = {name: getattr(settings, name) for name in CACHE_OPTIONS}
+            if settings.resample:
+                caches = resampled(X, m, seed=seed, start_epoch=start_epoch, **options)
+            else:
+                caches = iter([KernelCache(X, mini_batches(n, m, seed=seed), **options)])
+            epochs = ((list(cache.batches(X, y)), cache) for cache in caches)
+        else:
+            seeds = ((seed, epoch) for epoch in count(start_epoch)) if settings.resample else iter([seed])
+            epochs = (([(X[i], y[i], None) for i in mini_batches(n, m, seed=s)], None) for s in seeds)
+        yield from epochs if settings.resample else repeat(next(epochs))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def accuracy(model: nn.Module, X: Tensor, y: Tensor) -> Tensor:
+    """The fraction of instances whose largest logit is that of their class, a 0-d float64 tensor."""
+    with torch.no_grad():
+        logits: Tensor = model(X)
+        return (logits.argmax(1) == y).double().mean()
+
+
+def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[Row], None] = lambda _: None) -> Result:
+    """Train until the loss has settled or `settings.epochs` are done; `on_epoch` gets each new row of metrics.csv.
+
+    `folder` receives metrics.csv and checkpoint.safetensors after every epoch. Where it holds a checkpoint, the run
+    continues from there and ends, bit for bit, where it would have ended without the interruption (wall-clock columns
+    aside; on the same machine, with the same number of threads). torch's global generator is seeded and used.
+
+    Raises CheckpointError (a checkpoint that is damaged, or of other data or settings) and FloatingPointError (a loss
+    that is not finite).
+    """
+    torch.manual_seed(settings.seed)
+    run = Run(settings, data.to(settings.device), folder)
+    run.restore()
+    with closing(epochs_of_batches(settings, run.X, run.y, len(run.history))) as epochs:
+        started = perf_counter()
+        for batches, cache in epochs:
+            fetched = perf_counter()
+            run.require_source(cache)
+            if run.finished:
+                return run.result(cache)
+            loss = train_epoch(run.model, run.optimizer, batches).item()
+            if not math.isfinite(loss):
+                raise FloatingPointError(_not_finite(settings, len(run.history) + 1, loss, cache))
+            run.record(loss, perf_counter() - started, 0.0 if cache is None else fetched - started)
+            run.save()
+            on_epoch(run.history[-1])
+            started = perf_counter()
+    raise AssertionError("the mini-batches never end")
+
+
+class Run:
+    """What changes while a run trains, and how it is written down: network, best network, optimizer, history."""
+
+    def __init__(self, settings: Settings, data: Dataset, folder: Path) -> None:
+        self.settings, self.data, self.folder = settings, data, folder
+        train, held = (
+            i.to(settings.device) for i in hold_out(len(data.X_train), settings.validation, seed=settings.seed)
+        )
+        self.X, self.y = data.X_train[train], data.y_train[train]
+        self.X_held, self.y_held = data.X_train[held], data.y_train[held]
+        self.model = mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed).to(settings.device)
+        self.optimizer = build_optimizer(self.model, settings)
+        self.history: list[Row] = []
+        self.best: dict[str, Tensor] = {}
+        self.source: str | None = None
+        self.identity = {"settings": json.loads(json.dumps(asdict(settings))), "data": data.fingerprint()}
+
+    @property
+    def finished(self) -> bool:
+        return len(self.history) >= self.settings.epochs or settled([row["loss"] for row in self.history])
+
+    @property
+    def best_row(self) -> Row:
+        return max(reversed(self.history), key=lambda row: row["validation_accuracy"])
+
+    def record(self, loss: float, seconds: float, cache_seconds: float) -> None:
+        """Evaluate after an epoch and append to the history; keep the network where it is the best so far."""
+        held = accuracy(self.model, self.X_held, self.y_held)
+        test = accuracy(self.model, self.data.X_test, self.data.y_test)
+        before = self.history[-1] if self.history else dict.fromkeys(COLUMNS, 0.0)
+        row = (
+            len(self.history) + 1,
+            loss,
+            *torch.stack([held, test]).tolist(),
+            before["seconds"] + seconds,
+            before["cache_seconds"] + cache_seconds,
+        )
+        self.history.append(dict(zip(COLUMNS, row, strict=True)))
+        if self.best_row is self.history[-1]:
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def save(self) -> None:
+        """Write checkpoint.safetensors, then metrics.csv."""
+        tensors, optimizer = checkpoint.pack_optimizer(self.optimizer)
+        tensors |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors["rng"] = torch.get_rng_state()
+        record = {**self.identity, "source": self.source, "history": self.history, "optimizer": optimizer}
+        checkpoint.save(self.folder / CHECKPOINT, tensors, record)
+        self.write_metrics()
+
+    def write_metrics(self) -> None:
+        lines = [",".join(COLUMNS), *(",".join(map(str, row.values())) for row in self.history)]
+        checkpoint.write_text(self.folder / METRICS, "\n".join(lines) + "\n")
+
+    def restore(self) -> None:
+        """Continue from the folder's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        tensors, record = checkpoint.load(path)
+        self._require_identity(path, record)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = tensor.to(self.settings.device)
+        self.model.load_state_dict(parts["model"])
+        self.best = parts["best"]
+        checkpoint.unpack_optimizer(self.optimizer, tensors, record["optimizer"])
+        torch.set_rng_state(tensors["rng"])
+        self.history, self.source = record["history"], record["source"]
+        self.write_metrics()
+
+    def _require_identity(self, path: Path, record: dict[str, Any]) -> None:
+        if record.get("data") != self.identity["data"]:
+            raise CheckpointError(f"{path}: of a run on other data; continue with the data it began with")
+        then, now = record["settings"], self.identity["settings"]
+        if then != now:
+            changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
+            raise CheckpointError(f"{path}: of a run with other settings: {'; '.join(changed)}")
+
+    def require_source(self, cache: KernelCache | None) -> None:
+        """The inverses must be of the data, mini-batches and kernel that the run has been stepping with."""
+        source = None if cache is None else cache.source
+        if self.history and source != self.source:
+            raise CheckpointError(
+                f"{self.folder / CHECKPOINT}: its inverse kernel matrices were {self.source}, now they are {source}: "
+                "other data, mini-batches or kernel"
+            )
+        self.source = source
+
+    def result(self, cache: KernelCache | None) -> Result:
+        """The run's figures, once it is finished."""
+        self.model.load_state_dict(self.best)
+        best, last = self.best_row, self.history[-1]
+        return Result(
+            optimizer=self.settings.optimizer,
+            seed=self.settings.seed,
+            test_accuracy=best["test_accuracy"],
+            last_test_accuracy=last["test_accuracy"],
+            validation_accuracy=best["validation_accuracy"],
+            train_accuracy=accuracy(self.model, self.X, self.y).item(),
+            best_epoch=int(best["epoch"]),
+            epochs=len(self.history),
+            settled=settled([row["loss"] for row in self.history]),
+            loss=last["loss"],
+            seconds=last["seconds"],
+            cache_seconds=last["cache_seconds"],
+            inverse_bytes=0 if cache is None else cache.nbytes,
+            pseudoinverses=0 if cache is None else cache.singular,
+            stalled=sum(group.get("stalled", 0) for group in self.optimizer.param_groups),
+        )
+
+
+def _not_finite(settings: Settings, epoch: int, loss: float, cache: KernelCache | None) -> str:
+    message = f"{settings.run_name}: the loss of epoch {epoch} is {loss} with lr = {settings.lr}"
+    if cache is None:
+        return f"{message}; lower lr or scale the data"
+    return (
+        f"{message}, gamma = {settings.gamma}, largest entry of P = {cache.largest:.4g}; "
+        "lower lr, raise gamma or add a ridge"
+    )

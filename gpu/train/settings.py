@@ -1,0 +1,87 @@
+"""What determines a run, apart from the data: two runs with equal settings on equal data are equal bit for bit."""
+
+import math
+from dataclasses import dataclass
+
+from gpu.train.errors import UsageError
+
+CHOICES = {
+    "optimizer": ("kernel-sgd", "sgd", "sgd-momentum"),
+    "kernel": ("rbf", "linear", "polynomial"),
+    "decay": ("l2", "decoupled"),
+    "bias": ("plain", "augmented"),
+    "layers": ("last", "all"),
+    "step_rule": ("constant", "monotone"),
+}
+AT_LEAST = {
+    "seed": 0,
+    "lr": 0,
+    "momentum": 0,
+    "weight_decay": 0,
+    "ridge": 0,
+    "degree": 1,
+    "batch_size": 1,
+    "epochs": 1,
+    "threads": 1,
+    "memory_budget": 1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One run. The defaults are the paper's protocol; η (`lr`) and γ (`gamma`) come from its grid.
+
+    `seed` decides the initial weights, the validation split and the mini-batches, so that runs of several optimizers
+    with one seed are paired. `momentum` is that of "sgd-momentum". Kernel, `decay`, `bias`, `layers` and `step_rule`
+    concern "kernel-sgd". Raises UsageError for values out of range.
+    """
+
+    optimizer: str = "kernel-sgd"
+    seed: int = 0
+    hidden: tuple[int, ...] = (100, 100)
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    kernel: str = "rbf"
+    gamma: float = 0.01
+    degree: int = 3
+    coef0: float = 1.0
+    ridge: float = 0.0
+    decay: str = "l2"
+    bias: str = "plain"
+    layers: str = "last"
+    step_rule: str = "constant"
+    batch_size: int = 64
+    epochs: int = 500
+    validation: float = 0.2
+    resample: bool = False
+    memory_budget: int = 2**30
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise UsageError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        for name, least in AT_LEAST.items():
+            if not least <= (value := getattr(self, name)) < math.inf:
+                raise UsageError(f"{name}: expected a finite number >= {least}, got {value}")
+        if self.seed >= 2**32:
+            raise UsageError(
+                f"seed: expected less than 2**32, which is all that torch's generator looks at, got {self.seed}"
+            )
+        if not 0 < self.gamma < math.inf:
+            raise UsageError(f"gamma: expected a finite number > 0, got {self.gamma}")
+        if not math.isfinite(self.coef0):
+            raise UsageError(f"coef0: expected a finite number, got {self.coef0}")
+        if not 0 < self.validation < 1:
+            raise UsageError(f"validation: expected a fraction between 0 and 1, got {self.validation}")
+        if any(width < 1 for width in self.hidden):
+            raise UsageError(f"hidden: expected widths >= 1, got {','.join(map(str, self.hidden))}")
+        if self.step_rule == "monotone" and self.layers == "all":
+            raise UsageError("step_rule: monotone bounds one layer's step, got it together with layers=all")
+
+    @property
+    def run_name(self) -> str:
+        """The name of this run's folder within its study."""
+        return f"{self.optimizer}-seed{self.seed}"

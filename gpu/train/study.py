@@ -1,0 +1,198 @@
+"""A study: runs of several optimizers and seeds on one data set, in one folder that can be resumed at any moment.
+
+    FOLDER/config.json                      everything that determines the runs
+    FOLDER/kernel-sgd-seed0/…               metrics.csv and checkpoint.safetensors of `fit`, result.json once finished
+    FOLDER/summary.json, plot.png           at the end
+
+The folder appears with its config.json in it, in one step: there is no moment at which it could not be resumed.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from scipy import stats
+
+from gpu.train.checkpoint import write_text
+from gpu.train.data import Dataset, load
+from gpu.train.errors import CheckpointError, UsageError
+from gpu.train.loop import Result, Row, fit
+from gpu.train.provenance import provenance
+from gpu.train.settings import Settings
+
+CONFIG, RESULT, SUMMARY = "config.json", "result.json", "summary.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Data, optimizers and seeds; `settings` holds for all runs but for its optimizer and seed."""
+
+    data: str
+    data_dir: str | None
+    scaling: str
+    optimizers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        _ = self.runs  # an unknown optimizer is an error before the first run, not before its own
+
+    @property
+    def runs(self) -> list[Settings]:
+        """Seed by seed, so that an unfinished study has whole pairs."""
+        return [
+            replace(self.settings, optimizer=optimizer, seed=seed)
+            for seed in self.seeds
+            for optimizer in self.optimizers
+        ]
+
+    def load_data(self) -> Dataset:
+        return load(self.data, None if self.data_dir is None else Path(self.data_dir), scaling=self.scaling)
+
+
+def create(study: Study, data: Dataset, folder: Path) -> None:
+    """Make the study's folder. Raises UsageError where there is something of that name that is no empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{folder}: exists and is not empty; continue it with --resume {folder}, or name another --out"
+        )
+    require_device(study.settings.device)
+    config = {**asdict(study), "fingerprint": data.fingerprint(), **provenance()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as place:
+        made = Path(place) / "study"
+        made.mkdir()
+        write_text(made / CONFIG, json.dumps(config, indent=1))
+        os.replace(made, folder)
+
+
+def reopen(folder: Path, *, data_dir: Path | None = None) -> tuple[Study, Dataset]:
+    """The study of a folder, and its data, read again (from `data_dir` where the data has moved since).
+
+    Raises UsageError (no study there) and CheckpointError (its config is damaged, or the data is not what it was).
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UsageError(f"{folder}: no {CONFIG} there, so nothing to resume; expected the folder of an earlier run")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        settings = Settings(**{**config["settings"], "hidden": tuple(config["settings"]["hidden"])})
+        study = Study(
+            data=config["data"],
+            data_dir=config["data_dir"] if data_dir is None else str(data_dir.absolute()),
+            scaling=config["scaling"],
+            optimizers=tuple(config["optimizers"]),
+            seeds=tuple(config["seeds"]),
+            settings=settings,
+        )
+        fingerprint = config["fingerprint"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: not the configuration of a study ({error!r})") from error
+    require_device(settings.device)
+    data = study.load_data()
+    if data.fingerprint() != fingerprint:
+        raise CheckpointError(f"{path}: its runs began with other data than {study.data} holds now; start anew")
+    return study, data
+
+
+def run(
+    study: Study,
+    data: Dataset,
+    folder: Path,
+    *,
+    on_epoch: Callable[[Settings, Row], None] = lambda *_: None,
+    on_result: Callable[[Result], None] = lambda _: None,
+) -> list[Result]:
+    """Do the study's runs; those finished before are read, not repeated."""
+    torch.set_num_threads(study.settings.threads)
+    results = []
+    for settings in study.runs:
+        place = folder / settings.run_name
+        place.mkdir(exist_ok=True)
+        if (place / RESULT).exists():
+            result = _read_result(place / RESULT)
+        else:
+            result = fit(settings, data, place, on_epoch=partial(on_epoch, settings))
+            write_text(place / RESULT, json.dumps(asdict(result), indent=1))
+        on_result(result)
+        results.append(result)
+    return results
+
+
+def require_device(device: str) -> None:
+    """Raises UsageError for a device that this machine, or this build of torch, does not have."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device: cannot use {device!r} here ({str(error).splitlines()[0]})") from error
+
+
+def summarise(
+    study: Study, results: Sequence[Result], paper: Mapping[str, Mapping[str, float]] | None = None
+) -> dict[str, Any]:
+    """What the runs say: per optimizer mean and standard deviation over seeds; the paired differences of test accuracy
+    of the first optimizer, kernel-sgd where it takes part, and every other, with their 95 % t-intervals. Accuracies are
+    fractions. `paper`: its own figures, by optimizer, to stand beside ours."""
+    by_optimizer = {name: [r for r in results if r.optimizer == name] for name in study.optimizers}
+    first = "kernel-sgd" if "kernel-sgd" in by_optimizer else study.optimizers[0]
+    accuracies = {name: [r.test_accuracy for r in runs] for name, runs in by_optimizer.items()}
+    return {
+        "data": study.data,
+        "scaling": study.scaling,
+        "seeds": list(study.seeds),
+        "settings": asdict(study.settings),
+        "optimizers": {name: _figures(runs) for name, runs in by_optimizer.items()},
+        "paired_differences": {
+            f"{first} - {name}": paired_difference(accuracies[first], accuracies[name])
+            for name in by_optimizer
+            if name != first
+        },
+        "paper": {name: dict(figures) for name, figures in (paper or {}).items() if name in by_optimizer},
+        **provenance(),
+    }
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1))
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+    """Mean of aᵢ − bᵢ and its 95 % interval by Student's t; the interval is None for a single pair."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    mean, n = fmean(differences), len(differences)
+    if n == 1:
+        return {"mean": mean, "interval": None, "n": n}
+    half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
+    return {"mean": mean, "interval": [mean - half, mean + half], "n": n}
+
+
+def _figures(runs: Sequence[Result]) -> dict[str, Any]:
+    def mean(name: str) -> float:
+        return fmean(getattr(r, name) for r in runs)
+
+    def spread(name: str) -> float | None:
+        return stdev(getattr(r, name) for r in runs) if len(runs) > 1 else None
+
+    accuracies = ("test_accuracy", "last_test_accuracy", "validation_accuracy", "train_accuracy")
+    return {
+        **{name: {"mean": mean(name), "sd": spread(name)} for name in (*accuracies, "epochs", "seconds")},
+        "cache_seconds": mean("cache_seconds"),
+        "inverse_bytes": runs[0].inverse_bytes,
+        "pseudoinverses": max(r.pseudoinverses for r in runs),
+        "stalled": sum(r.stalled for r in runs),
+        "settled": sum(r.settled for r in runs),
+    }
+
+
+def _read_result(path: Path) -> Result:
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); remove it and resume again") from error

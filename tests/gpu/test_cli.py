@@ -1,0 +1,191 @@
+"""The command line: what it prints, writes and answers; one line, no traceback, for what the user can put right."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gpu.__main__ import app
+from gpu.experiments.paper import first_order
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--hidden", "8", "--epochs", "2"]
+
+
+def command(*arguments: str | Path) -> tuple[int, str]:
+    """Exit code and output (both streams) of python -m gpu, in this process."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="python -m gpu")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def printed_json(*arguments: str | Path) -> dict:
+    """What `--json` put on standard output, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu", *map(str, arguments), "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_help_needs_neither_torch_nor_scikit_learn():
+    code = "import runpy, sys\ntry: runpy.run_module('gpu', run_name='__main__')\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'sklearn', 'scipy'} & set(sys.modules)))"
+    for arguments in (["--help"], ["train", "--help"], ["bench", "step", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
+        assert "Usage" in done.stdout
+
+
+def test_train_leaves_a_folder_of_plain_files_and_shows_a_table(tmp_path):
+    code, output = command("train", *QUICK, "--out", tmp_path / "run")
+    assert code == 0
+    assert "kernel-sgd" in output
+    assert "test %" in output
+    files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    run = {f"kernel-sgd-seed0/{name}" for name in ("checkpoint.safetensors", "metrics.csv", "result.json")}
+    assert files == {"config.json", "summary.json", "plot.png", *run}
+    assert len((tmp_path / "run" / "kernel-sgd-seed0" / "metrics.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "run" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_plot_is_left_out_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, output = command("train", *QUICK, "--out", tmp_path / "run")
+    assert code == 0
+    assert "plot.png left out" in output
+    assert not (tmp_path / "run" / "plot.png").exists()
+
+
+def test_compare_pairs_all_three_optimizers_by_seed(tmp_path):
+    code, output = command("compare", *QUICK, "--out", tmp_path / "run")
+    assert code == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert list(summary["optimizers"]) == ["kernel-sgd", "sgd", "sgd-momentum"]
+    assert summary["seeds"] == [0, 1, 2, 3, 4]
+    assert set(summary["paired_differences"]) == {"kernel-sgd - sgd", "kernel-sgd - sgd-momentum"}
+    assert "kernel-sgd - sgd: " in output
+    assert "95 % interval [" in output
+
+
+@pytest.mark.slow
+def test_json_is_all_that_standard_output_gets(tmp_path):
+    out = ["--out", tmp_path / "run"]
+    summary = printed_json("train", *QUICK, "--seeds", "2", "--optimizer", "sgd", "--optimizer", "kernel-sgd", *out)
+    assert set(summary["optimizers"]) == {"sgd", "kernel-sgd"}
+    assert {"versions", "machine", "commit", "dirty", "settings"} <= set(summary)
+    assert summary["paired_differences"]["kernel-sgd - sgd"]["n"] == 2
+
+
+def test_where_the_data_is_the_paper_s_its_figures_stand_beside_ours(tmp_path):
+    lines = "".join(f"{k % 3 + 1} 1:{k % 3} 2:{k}\n" for k in range(30))
+    (tmp_path / "usps").write_text(lines)
+    (tmp_path / "usps.t").write_text(lines)
+    code, output = command("train", "--data", "usps", "--data-dir", tmp_path, *QUICK, "--out", tmp_path / "run")
+    assert code == 0
+    assert "93.63 ± 0.34" in output
+    assert first_order("usps")["sgd"]["test_acc"] == 93.28
+    assert first_order("mnist")["sgd-momentum"]["time_s_std"] == 2849
+    assert first_order("digits") == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--optimizer", "adam"], "optimizer: expected one of kernel-sgd, sgd, sgd-momentum, got 'adam'"),
+        (["train", "--optimizer", "sgd", "--optimizer", "adam"], "'adam'"),
+        (["train", "--lr", "-1"], "lr: expected a finite number >= 0, got -1"),
+        (["train", "--hidden", "100;100"], "--hidden: expected widths"),
+        (["train", "--data", "usps"], "--data-dir"),
+        (["train", "--data", "usps", "--data-dir", "{tmp}/nowhere"], "no folder"),
+        (["train", "--data", "usps", "--data-dir", "{tmp}"], "usps: no such file"),
+        (["train", "--scaling", "log"], "scaling: expected one of"),
+        (["train", "--device", "abacus"], "device: cannot use 'abacus'"),
+        (["train", "--batch-size", "0"], "batch_size"),
+        (["train", "--memory-budget", "1", "--batch-size", "1000"], "memory_budget"),
+        (["train", "--out", "{tmp}/full"], "not empty"),
+        (["train", "--resume", "{tmp}/nowhere"], "nothing to resume"),
+        (["train", "--resume", "{tmp}", "--lr", "0.2", "--json"], "leave out --lr"),
+        (["compare", "--resume", "{tmp}", "--seeds", "3"], "leave out --seeds"),
+        (["bench", "step", "--data", "usps"], "--data-dir"),
+    ],
+)
+def test_what_the_user_can_put_right_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatch, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    code, output = command(*(a.format(tmp=tmp_path) for a in arguments))
+    assert code == 2
+    assert named in output
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
+
+
+def test_a_loss_that_is_not_finite_is_said_in_one_line_with_exit_code_1(tmp_path):
+    code, output = command("train", *QUICK, "--lr", "1e30", "--out", tmp_path / "run")
+    assert code == 1
+    assert output.count("\n") == 1
+    assert "lr = 1e+30, gamma = 0.01, largest entry of P = " in output
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_resume_and_the_folder_resumes(tmp_path):
+    folder = tmp_path / "run"
+    arguments = [sys.executable, "-m", "gpu", "train", "--lr", "0.001", "--epochs", "200", "--out", str(folder)]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = folder / "kernel-sgd-seed0" / "metrics.csv"
+    while process.poll() is None and not metrics.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert f"python -m gpu train --resume {folder}" in stderr
+    assert "Traceback" not in stderr
+    done = len(metrics.read_text().splitlines())
+
+    code, output = command("train", "--resume", folder)
+    assert code == 0
+    assert "kernel-sgd" in output
+    assert 2 <= done < len(metrics.read_text().splitlines()) <= 201
+
+
+@pytest.mark.slow
+def test_the_step_bench_gives_ratios_to_sgd_with_their_spread():
+    figures = printed_json("bench", "step", "--hidden", "8", "--repeats", "2")
+    assert set(figures["ratio_to_sgd"]) == set(figures["spread"]) == {"kernel-sgd", "sgd-momentum"}
+    for name, ratio in figures["ratio_to_sgd"].items():
+        low, high = figures["spread"][name]
+        assert 0 < low <= ratio <= high
+    assert figures["threads"] == 1
+    assert {"torch", "numpy", "python"} <= set(figures["versions"])
+    assert {"machine", "commit", "dirty"} <= set(figures)
+
+
+def test_the_cache_bench_compares_the_build_with_its_parts_and_with_a_loop():
+    code, output = command("bench", "cache", "--n", "70", "--d", "5", "--m", "16", "--repeats", "2", "--json")
+    figures = json.loads(output)
+    assert code == 0
+    assert set(figures["seconds"]) == {"build", "loop", "matrix product", "exponential", "cholesky", "inverse"}
+    assert min(figures["ratio_to_parts"], figures["speedup_over_loop"]) > 0
+    assert (figures["n"], figures["d"], figures["m"], figures["threads"]) == (70, 5, 16, 1)
+
+
+def test_a_result_names_its_commit_where_there_is_git_and_none_where_there_is_not(monkeypatch):
+    from gpu.train.provenance import provenance
+
+    found = provenance()
+    assert found["commit"] is None or (len(found["commit"]) == 40 and found["dirty"] in (True, False))
+    monkeypatch.setitem(os.environ, "PATH", "")
+    assert (provenance()["commit"], provenance()["dirty"]) == (None, None)

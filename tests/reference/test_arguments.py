@@ -1,0 +1,199 @@
+"""What the operations ask of their arguments, and what they leave alone."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference
+from reference import conditions
+from reference.network import Layer, backward, forward, initial_layers
+from tests.support import strategies
+
+A = np.array([[2.0, 1.0], [1.0, 3.0]])
+R = np.array([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]])
+ONE, TWO_ROWS, LABELS = np.ones((1, 1)), np.ones((2, 1)), np.array([2, 0])
+HUGE = 1e200 * ONE
+
+# Every operation with arguments that all kinds of numbers can express.
+OPERATIONS: dict[Callable[..., Any], dict[str, Any]] = {
+    reference.gram: {"X": A},
+    reference.inverse_gram: {"H": A},
+    reference.condition_estimate: {"H": A},
+    reference.reshape_inverse: {"Hinv": A, "d_in": 2},
+    reference.softmax_cross_entropy: {"logits": R, "labels": LABELS},
+    reference.softmax_cross_entropy_hvp: {"logits": R, "labels": LABELS, "direction": R},
+    reference.weight_gradient: {"dlogits": R, "features": A},
+    reference.kernel_sgd_step: {"W": A, "grad": A, "P": A, "lr": 1.0},
+    reference.projected_sgd_step: {"W": A, "gradient": lambda W: W, "projection": A, "lr": 1.0},
+    conditions.instance_form: {"z": A[0], "P": A},
+    conditions.max_learning_rate: {"features": A, "P": A},
+    conditions.sharp_learning_rate: {"features": A, "P": A, "residual": R},
+    conditions.guaranteeing_ridge: {"features": A, "lr": 1.0},
+    partial(forward, [Layer(A, A[0])]): {"X": A},
+}
+every_operation = pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [pytest.param(*each, id=getattr(each[0], "__name__", "forward")) for each in OPERATIONS.items()],
+)
+
+gram, inverse_gram, reshape_inverse = reference.gram, reference.inverse_gram, reference.reshape_inverse
+cross_entropy, step, projected = (
+    reference.softmax_cross_entropy,
+    reference.kernel_sgd_step,
+    partial(reference.projected_sgd_step, gradient=lambda W: W),
+)
+
+BAD_TYPES = {
+    "X": [partial(gram, A > 1), partial(gram, A + 0j), partial(gram, A.astype(str))],
+    "gamma": [partial(gram, A, gamma=True), partial(gram, A, "linear", gamma="1")],
+    "degree": [partial(gram, A, degree=None)],
+    "coef0": [partial(gram, A, coef0=1j), partial(gram, A, coef0=A)],
+    "H": [partial(inverse_gram, A > 1)],
+    "ridge": [partial(inverse_gram, A, ridge=False)],
+    "d_in": [partial(reshape_inverse, A, "2")],
+    "labels": [partial(cross_entropy, R, [0.0, 1.0]), partial(cross_entropy, R, [True, False])],
+    "lr": [partial(step, A, A, A, A), partial(conditions.guaranteeing_ridge, A, None)],
+}
+BAD_SHAPES = {
+    "X": [partial(gram, [1.0]), partial(gram, A[:0]), partial(gram, A[:, :0]), partial(forward, [Layer(R, A[0])], A)],
+    "H": [partial(inverse_gram, R), partial(inverse_gram, A[0]), partial(reference.condition_estimate, A[None, :0])],
+    "Hinv": [partial(reshape_inverse, R, 2)],
+    "logits": [partial(cross_entropy, R[0], LABELS)],
+    "labels": [partial(cross_entropy, R, [0]), partial(cross_entropy, R, [[0], [1]])],
+    "direction": [partial(reference.softmax_cross_entropy_hvp, R, LABELS, A)],
+    "features": [partial(reference.weight_gradient, R, ONE), partial(conditions.guaranteeing_ridge, A[0], 1.0)],
+    "grad": [partial(step, A, R, A, 1.0)],
+    "P": [partial(step, A, A, R, 1.0), partial(conditions.instance_form, [1.0], A)],
+    "residual": [partial(conditions.sharp_learning_rate, A, A, R[:1])],
+    "projection": [partial(projected, A, projection=R, lr=1.0)],
+}
+BAD_VALUES = {
+    "kernel": [partial(gram, A, "sigmoid")],
+    "gamma": [partial(gram, A, kernel, gamma=g) for kernel in ("rbf", "linear") for g in (0, -1.0, np.inf, np.nan)],
+    "degree": [partial(gram, A, degree=degree) for degree in (0, 1.5, np.inf, 10**400)],
+    "coef0": [partial(gram, A, coef0=coef0) for coef0 in (np.nan, -np.inf)],
+    "ridge": [partial(inverse_gram, A, ridge=ridge) for ridge in (-1.0, np.nan, np.inf)],
+    "singular": [partial(inverse_gram, A, singular="ignore")],
+    "d_in": [partial(reshape_inverse, A, d_in) for d_in in (0, 2.5, np.nan)],
+    "labels": [partial(cross_entropy, R, labels) for labels in ([0, 3], [-1, 0])],
+    "lr": [partial(step, A, A, A, -0.1), partial(conditions.guaranteeing_ridge, A, 4.0, bias=True)],
+    "projection": [partial(projected, A, projection=R[:, :2], lr=1.0)],
+    "P": [partial(conditions.max_learning_rate, A, R[:, :2])],
+    "m": [partial(reference.random_psd, 0, 1), partial(reference.random_psd, 1.5, 1)],
+    "rank": [partial(reference.random_psd, 2, 1, rank=0)],
+    "sizes": [partial(initial_layers, [3], 0), partial(initial_layers, [3, 0], 0)],
+}
+INDEFINITE = {"projection": [partial(projected, A, projection=P, lr=1.0) for P in (-A, 0 * A)]}
+OVERFLOWS = {
+    "gram (linear)": [partial(gram, HUGE, "linear")],
+    "gram (polynomial)": [partial(gram, A, "polynomial", degree=2000)],
+    "inverse_gram": [partial(inverse_gram, [[1e-310]]), partial(inverse_gram, [[1e-310, 0], [0, 0]], singular="pinv")],
+    "H + ridge·I": [partial(inverse_gram, [[1e308]], ridge=1e308)],
+    "softmax_cross_entropy": [partial(cross_entropy, [[1e308, -1e308]], [1])],
+    "softmax_cross_entropy_hvp": [
+        partial(reference.softmax_cross_entropy_hvp, 0 * R[:1], [0], [[1.7e308, 1.7e308, -1.7e308]])
+    ],
+    "weight_gradient": [partial(reference.weight_gradient, HUGE, HUGE)],
+    "kernel_sgd_step": [partial(step, ONE, HUGE, HUGE, 1.0)],
+    "projected_sgd_step": [partial(projected, HUGE, projection=1e-300 * ONE, lr=1.0)],
+    "instance_form": [partial(conditions.instance_form, [1e200], ONE)],
+    "ZPZᵀ/m": [partial(conditions.max_learning_rate, HUGE, ONE)],
+    "sharp_learning_rate": [partial(conditions.sharp_learning_rate, TWO_ROWS, HUGE, 1e300 * A)],
+    "guaranteeing_ridge": [partial(conditions.guaranteeing_ridge, HUGE, 1.0)],
+    "forward": [partial(forward, [Layer(HUGE, ONE[0])], HUGE)],
+    "backward": [partial(backward, [Layer(ONE, ONE[0]), Layer(HUGE, ONE[0])], [ONE, ONE], HUGE)],
+}
+
+
+BAD_INPUT = [
+    pytest.param(error, name, call, id=f"{error.__name__}-{name}")
+    for error, table in (
+        (TypeError, BAD_TYPES),
+        (ValueError, BAD_SHAPES),
+        (ValueError, BAD_VALUES),
+        (np.linalg.LinAlgError, INDEFINITE),
+        (FloatingPointError, OVERFLOWS),
+    )
+    for name, calls in table.items()
+    for call in calls
+]
+
+
+@pytest.mark.parametrize(("error", "name", "call"), BAD_INPUT)
+def test_bad_input_raises_and_names_the_argument(error: type[Exception], name: str, call: partial[object]) -> None:
+    with pytest.raises(error, match=f"^{re.escape(name)}: "):
+        call()
+
+
+def test_types_are_judged_before_shapes_and_shapes_before_values() -> None:
+    with pytest.raises(TypeError, match=r"^gamma: "):
+        gram(A[0], "sigmoid", gamma="1")
+    with pytest.raises(TypeError, match=r"^labels: "):
+        cross_entropy(R * np.nan, [[0.5]])
+    with pytest.raises(TypeError, match=r"^lr: "):
+        step(A, R, A, None)
+    with pytest.raises(ValueError, match=r"^X: "):
+        gram(A[0], "sigmoid", gamma=-1)
+    with pytest.raises(ValueError, match=r"^P: "):
+        step(A * np.nan, A, R, -1.0)
+
+
+@every_operation
+@given(st.data())
+def test_nan_and_infinity_anywhere_raise_and_name_the_array(
+    operation: Callable[..., Any], arguments: dict[str, Any], data: st.DataObject
+) -> None:
+    arrays = [name for name, value in arguments.items() if isinstance(value, np.ndarray) and name != "labels"]
+    name = data.draw(st.sampled_from(arrays))
+    broken = data.draw(strategies.not_finite(st.just(arguments[name])))
+    with pytest.raises(ValueError, match=f"^{name}: expected finite entries"):
+        operation(**arguments | {name: broken})
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", ["int8", "uint64", "float32"])
+def test_any_real_array_is_computed_in_float64(
+    operation: Callable[..., Any], arguments: dict[str, Any], dtype: str
+) -> None:
+    converted = {
+        name: value.astype(dtype) if isinstance(value, np.ndarray) and name != "labels" else value
+        for name, value in arguments.items()
+    }
+    for found, expected in zip(_arrays(operation(**converted)), _arrays(operation(**arguments)), strict=True):
+        assert found.dtype == np.float64
+        assert np.array_equal(found, expected)
+
+
+@every_operation
+def test_inputs_are_never_written_to_and_never_shared(operation: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+    for array in arrays:
+        array.flags.writeable = False
+    try:
+        results = _arrays(operation(**arguments))
+    finally:
+        for array in arrays:
+            array.flags.writeable = array.base is None
+    assert not any(np.shares_memory(result, array) for result in results for array in arrays)
+
+
+def test_from_numpy_copies_in_the_same_memory_order_and_leaves_integers() -> None:
+    columns = np.asfortranarray(A, dtype=np.float32)
+    copy, labels = reference.from_numpy(columns, "float64"), reference.from_numpy(LABELS, "float64")
+    assert (copy.dtype, copy.flags.f_contiguous, labels.dtype) == (np.float64, True, LABELS.dtype)
+    assert np.array_equal(copy, A)
+    assert not np.shares_memory(labels, LABELS)
+    assert reference.to_numpy(copy) is copy
+
+
+def _arrays(result: Any) -> list[np.ndarray]:
+    """The arrays (and numbers) of a result, flat."""
+    if isinstance(result, tuple):
+        return [array for part in result for array in _arrays(part)]
+    return [np.asarray(result)]
