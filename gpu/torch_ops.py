@@ -29,17 +29,7 @@ dtypes = ("float64", "float32")
 _FLOATS = (torch.float64, torch.float32)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
-_FULL = ("none", "ieee", "highest")
 _NOTHING = nullcontext()
-
-
-def _newer(backend: Any) -> Any:
-    """The backend's settings for matrix products in the API of torch 2.9, None before."""
-    matmul = getattr(backend, "matmul", None)
-    return matmul if getattr(matmul, "fp32_precision", None) else None
-
-
-_CUDA_MATMUL, _CPU_MATMUL = _newer(torch.backends.cuda), _newer(torch.backends.mkldnn)
 
 
 def gram(X: Tensor, kernel: str = "rbf", *, gamma: float = 1.0, degree: int = 3, coef0: float = 1.0) -> Tensor:
@@ -300,29 +290,35 @@ def on(where: str) -> SimpleNamespace:
 def full_precision(device_type: str) -> AbstractContextManager[None]:
     """float32 products as float32: no autocast, TF32 or bfloat16 inside; the caller's settings come back on exit.
 
-    Costs next to nothing where the caller has lowered nothing. Settings are read and written through one API only,
-    since torch refuses to read them through the older one once the newer (torch 2.9) has been used.
+    Costs next to nothing where the caller has lowered nothing.
     """
-    matmul = _CUDA_MATMUL if device_type == "cuda" else _CPU_MATMUL
-    precision = torch.get_float32_matmul_precision() if matmul is None else matmul.fp32_precision
-    if precision in _FULL and not torch.is_autocast_enabled(device_type):
-        return _NOTHING
-    return _raised_precision(device_type, matmul, precision)
+    try:
+        lowered = torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # the answer where something has been set through the API of torch 2.9
+        lowered = True
+    if lowered or torch.is_autocast_enabled(device_type):
+        return _raised_precision(device_type)
+    return _NOTHING
 
 
 @contextmanager
-def _raised_precision(device_type: str, matmul: Any, before: str) -> Iterator[None]:
-    lowered = before not in _FULL
+def _raised_precision(device_type: str) -> Iterator[None]:
+    # Read and written through one API only: torch refuses to read through the older one once the newer has been used.
+    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    matmul: Any = getattr(backend, "matmul", None)
+    newer = getattr(matmul, "fp32_precision", None)
+    before = newer or torch.get_float32_matmul_precision()
     set_precision = (
-        torch.set_float32_matmul_precision if matmul is None else functools.partial(setattr, matmul, "fp32_precision")
+        functools.partial(setattr, matmul, "fp32_precision") if newer else torch.set_float32_matmul_precision
     )
+    lowered = before not in ("none", "ieee", "highest")
     if lowered:
-        set_precision("highest" if matmul is None else "ieee")
+        set_precision("ieee" if newer else "highest")
     try:
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        if lowered and matmul is not None:
+        if lowered and newer:
             set_precision("none")  # so that an inherited setting stays inherited
         if lowered and getattr(matmul, "fp32_precision", None) != before:
             set_precision(before)

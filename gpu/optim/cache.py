@@ -41,6 +41,9 @@ class Kernel:
     singular: Literal["raise", "pinv"] = "pinv"
 
     def __post_init__(self) -> None:
+        torch_ops.gram(
+            torch.zeros(1, 1).double(), self.kernel, gamma=self.gamma, degree=self.degree, coef0=self.coef0
+        )  # for its checks
         if not 0 <= self.ridge < math.inf:
             raise ValueError(f"ridge: expected a finite number >= 0, got {self.ridge!r}")
         if self.singular not in torch_ops.SINGULAR:
@@ -52,7 +55,15 @@ class Kernel:
         Raises as `torch_ops.gram` and `torch_ops.inverse_gram` do.
         """
         flat = x.reshape(*x.shape[:2], -1).double()
-        H = torch_ops.gram(flat, self.kernel, gamma=self.gamma, degree=self.degree, coef0=self.coef0)
+        parameters: dict[str, Any] = {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
+        # What is not finite in x is not finite in H, which is far smaller to look at; `gram` then says what is wrong.
+        try:
+            H = torch_ops.gram_core(flat, self.kernel, **parameters)
+            suspicious = not math.isfinite(H.sum())
+        except FloatingPointError:
+            suspicious = True
+        if suspicious:
+            H = torch_ops.gram(flat, self.kernel, **parameters)
         return torch_ops.invert_members(H, self.ridge, self.singular)
 
 

@@ -46,6 +46,11 @@ def joint(group: Group) -> list[Tensor]:
     return params if group["bias"] == "augmented" else params[:1]
 
 
+def is_layer(group: Group, moving: list[Tensor]) -> bool:
+    """Whether P acts on the group in this step: its weight is among the parameters that have a gradient."""
+    return group["preconditioned"] and moving[0] is group["params"][0]
+
+
 def gradient(p: Tensor) -> Tensor:
     return torch.zeros_like(p) if p.grad is None else p.grad
 

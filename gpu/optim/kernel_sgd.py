@@ -4,6 +4,7 @@ P is the mini-batch's inverse kernel matrix, zero-padded or truncated to the lay
 only the leading k × k block, k = min(m, d_in), is multiplied, by the function that the checked operation uses too.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
@@ -15,12 +16,10 @@ from torch.optim.optimizer import ParamsT
 
 from gpu import torch_ops
 from gpu.optim.cache import CachedInverse
-from gpu.optim.groups import Group, check_group, columns, gradient, joint, split, write
+from gpu.optim.groups import Group, check_group, gradient, is_layer, joint
 from gpu.optim.monotone import monotone_learning_rate
+from gpu.optim.update import Options, Update, preconditioned
 from gpu.optim.watch import Watch
-
-# A layer's learning rate and, where it is bounded, the direction that the bound holds for.
-Plan = tuple[float, list[Tensor] | None]
 
 
 class KernelSGD(Optimizer):
@@ -33,7 +32,7 @@ class KernelSGD(Optimizer):
         v ← μ·v + D,  W ← W − η·v
 
     Its bias moves by SGD (bias="plain") or as the last column of W (bias="augmented"; under zero padding it then never
-    moves). All other groups move by SGD, bit for bit as torch.optim.SGD. Columns of W beyond m do not move.
+    moves). All other groups move by SGD, bit for bit as torch.optim.SGD(fused=True). Columns of W beyond m do not move.
 
     Args:
         params: parameters or groups, such as `kernel_groups(model)`.
@@ -69,7 +68,7 @@ class KernelSGD(Optimizer):
         model: nn.Module | None = None,
     ) -> None:
         self._watch: Watch | None = None
-        self._pending: dict[Tensor, tuple[int, Tensor | None]] = {}
+        self._pending: dict[Tensor, tuple[int, list[Tensor] | None]] = {}
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -157,7 +156,7 @@ class KernelSGD(Optimizer):
         for p, before in held.items():
             if before is not None:
                 p.grad = before if p.grad is None else before.add_(p.grad)
-        self._remember(layers, inverse)
+        self._remember(inverse)
         if self._watch is not None:
             self._watch.clear()
 
@@ -174,24 +173,43 @@ class KernelSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.grad.layout is not torch.strided:
-                    raise RuntimeError("KernelSGD does not support sparse gradients: use dense ones (sparse=False)")
-        layers = [group for group in self._layers() if group["params"][0].grad is not None]
-        P = None if self._accumulated(layers, inverse) else self._matrix(layers, inverse)
+        updates, P = self._updates(inverse)
         with torch_ops.full_precision(P.device.type) if P is not None else nullcontext():
-            plans = [self._plan(group, P) for group in layers]
-            for group, plan in zip(layers, plans, strict=True):
-                self._move_layer(group, P, *plan)
-        for group in self.param_groups:
-            if not group["preconditioned"]:
-                self._move_plain(group, group["params"])
-            elif group["params"][0].grad is None:
-                self._move_plain(group, group["params"][len(joint(group)) :])
-        self._remember(layers, inverse)
+            for options, update in updates.items():
+                update.apply(options, P, self._buffer)
+        if inverse is not None:
+            self._remember(inverse)
         self._forget()
         return loss
+
+    def _updates(self, inverse: CachedInverse | None) -> tuple[dict[Options, Update], Tensor | None]:
+        """What is to move, by its options, and the P of the preconditioned layers; raises for all that `step` does."""
+        moving = [(group, *_with_gradient(group["params"])) for group in self.param_groups]
+        layers = [group for group, params, _ in moving if params and is_layer(group, params)]
+        accumulated = self._accumulated(layers, inverse)
+        P = None if accumulated else self._matrix(layers, inverse)
+        updates: defaultdict[Options, Update] = defaultdict(Update)
+        for group, params, grads in moving:
+            if not params:
+                continue
+            options = Options(
+                float(group["lr"]), group["weight_decay"], group["momentum"], group["decay"], group["maximize"]
+            )
+            if is_layer(group, params):
+                if group["step_rule"] == "monotone":
+                    assert P is not None  # `accumulate` refuses this rule
+                    rate, directions = self._bounded(group, P)
+                    if rate != 0:  # 0 times a direction that overflowed would be NaN
+                        updates[Options(rate, 0.0, 0.0, "l2", False)].add(group["params"], directions)
+                    continue
+                together = joint(group)
+                if accumulated:
+                    updates[self._without_l2(options)].add(together, self._gathered(group))
+                else:
+                    updates[options].layers.append(together)
+                params, grads = params[len(together) :], grads[len(together) :]
+            updates[options].add(params, grads)
+        return updates, P
 
     def _layers(self) -> list[Group]:
         return [group for group in self.param_groups if group["preconditioned"]]
@@ -201,10 +219,11 @@ class KernelSGD(Optimizer):
         if self._watch is not None:
             self._watch.clear()
 
-    def _remember(self, layers: list[Group], inverse: CachedInverse | None) -> None:
-        if inverse is not None and inverse.batch >= 0:
-            for group in layers:
-                group["source"] = inverse.source
+    def _remember(self, inverse: CachedInverse) -> None:
+        if inverse.batch >= 0:
+            for group in self.param_groups:
+                if group["preconditioned"] and group["params"][0].grad is not None:
+                    group["source"] = inverse.source
 
     def _accumulated(self, layers: list[Group], inverse: CachedInverse | None) -> bool:
         """Whether the layers' gradients are those that `accumulate` has preconditioned; ValueError where some are."""
@@ -265,88 +284,26 @@ class KernelSGD(Optimizer):
                     'data, mini-batches or kernel; set group["source"] = None if that is meant'
                 )
 
-    def _plan(self, group: Group, P: Tensor | None) -> Plan:
-        lr = float(group["lr"])
-        if group["step_rule"] == "constant":
-            return lr, None
+    def _bounded(self, group: Group, P: Tensor) -> tuple[float, list[Tensor]]:
+        """The layer's capped learning rate, and the directions, rounded as they will be used, that the cap is for."""
         passes = [] if self._watch is None else self._watch.passes
         if len(passes) != 1:
             raise ValueError(
-                f'step_rule="monotone": expected one backward pass through the watched layer since the last step, '
+                'step_rule="monotone": expected one backward pass through the watched layer since the last step, '
                 f"got {len(passes)}; pass model= or call watch(model)"
             )
-        direction = self._direction(group, P)
-        rate = monotone_learning_rate(passes[0], group["params"], direction, group["weight_decay"])
-        group["stalled"] += rate == 0
-        return min(lr, rate), direction
-
-    def _direction(self, group: Group, P: Tensor | None) -> list[Tensor]:
-        """What −η times is added to each of the layer's parameters, as it will be: rounded to their dtype."""
-        together, wd = joint(group), group["weight_decay"]
-        D = torch.zeros_like(columns(together))
-        self._add_preconditioned(D, group, P, 1.0)
+        params, together, wd = group["params"], joint(group), group["weight_decay"]
+        plain = params[len(together) :]
+        grads = [gradient(p) for p in together]
+        coupled = group["decay"] == "l2" and wd != 0
+        with torch_ops.full_precision(params[0].device.type):
+            D = preconditioned(together, list(torch._foreach_add(grads, together, alpha=wd)) if coupled else grads, P)
         if group["decay"] == "decoupled":
-            D.add_(columns(together), alpha=wd)
-        plain = group["params"][len(together) :]
-        return [*split(D, together), *(gradient(p).add(p, alpha=wd) for p in plain)]
-
-    def _add_preconditioned(self, target: Tensor, group: Group, P: Tensor | None, scale: float) -> None:
-        """target += scale · (G + wd·W)·P, (out, columns), in place; P is None where `accumulate` has applied it."""
-        together = joint(group)
-        wd = group["weight_decay"] if group["decay"] == "l2" else 0
-        G = columns([gradient(p) for p in together])
-        if group["maximize"]:
-            G = G.neg()
-        if P is None:
-            target.add_(G, alpha=scale)
-            times, decayed = self._pending[together[0]]
-            if decayed is not None:
-                target.add_(decayed, alpha=scale * wd / times)
-            return
-        if wd != 0:
-            G = G.add(columns(together), alpha=wd)
-        torch_ops.step_block_(target, G, P, -scale)
-
-    def _move_layer(self, group: Group, P: Tensor | None, lr: float, direction: list[Tensor] | None) -> None:
-        """Move a preconditioned layer, its bias included: along `direction` where that is bounded."""
-        if direction is not None:
-            if lr != 0:  # 0 times a direction that overflowed would be NaN
-                for p, d in zip(group["params"], direction, strict=True):
-                    p.add_(d, alpha=-lr)
-            return
-        together = joint(group)
-        W = columns(together)
-        if group["decay"] == "decoupled" and group["weight_decay"] != 0:
-            W.mul_(1 - lr * group["weight_decay"])
-        if group["momentum"] == 0:
-            self._add_preconditioned(W, group, P, -lr)
-        else:
-            buffers = [self._buffer(p) for p in together]
-            v = columns(buffers).mul_(group["momentum"])
-            self._add_preconditioned(v, group, P, 1.0)
-            write(v, buffers)
-            W.add_(v, alpha=-lr)
-        write(W, together)
-        self._move_plain(group, group["params"][len(together) :])
-
-    def _move_plain(self, group: Group, params: list[Tensor]) -> None:
-        """Move parameters by SGD, operation by operation as torch.optim.SGD does, so that the bits agree."""
-        lr, wd, momentum = float(group["lr"]), group["weight_decay"], group["momentum"]
-        coupled, maximize = group["decay"] == "l2", group["maximize"]
-        for p in params:
-            grad = p.grad
-            if grad is None:
-                continue
-            if maximize:
-                grad = grad.neg()
-            if wd != 0:
-                if coupled:
-                    grad = grad.add(p, alpha=wd)
-                else:
-                    p.mul_(1 - lr * wd)
-            if momentum != 0:
-                grad = self._buffer(p).mul_(momentum).add_(grad)
-            p.add_(grad, alpha=-lr)
+            torch._foreach_add_(D, together, alpha=wd)
+        directions = [*D, *(gradient(p).add(p, alpha=wd) for p in plain)]
+        rate = monotone_learning_rate(passes[0], params, directions, wd)
+        group["stalled"] += rate == 0
+        return min(float(group["lr"]), rate), directions
 
     def _buffer(self, p: Tensor) -> Tensor:
         state = self.state[p]
@@ -356,14 +313,44 @@ class KernelSGD(Optimizer):
         return buffer
 
     def _gather(self, group: Group, P: Tensor) -> None:
+        """Precondition one micro-batch's gradient in place of `.grad`, and note W·P for the L2 term."""
         together = joint(group)
-        weight = together[0]
-        D = torch.zeros_like(columns(together))
-        torch_ops.step_block_(D, columns([gradient(p) for p in together]), P, -1.0)
-        for p, part in zip(together, split(D, together), strict=True):
+        for p, part in zip(together, preconditioned(together, [gradient(p) for p in together], P), strict=True):
             p.grad = part.clone()
-        times, decayed = self._pending.get(weight, (0, None))
+        times, decayed = self._pending.get(together[0], (0, None))
         if group["weight_decay"] != 0 and group["decay"] == "l2":
-            decayed = torch.zeros_like(D) if decayed is None else decayed
-            torch_ops.step_block_(decayed, columns(together), P, -1.0)
-        self._pending[weight] = (times + 1, decayed)
+            decayed = [torch.zeros_like(p) for p in together] if decayed is None else decayed
+            torch._foreach_add_(decayed, preconditioned(together, together, P))
+        self._pending[together[0]] = times + 1, decayed
+
+    def _gathered(self, group: Group) -> list[Tensor]:
+        """Σ_k G_k·P_k + wd·W·mean_k P_k of a layer's micro-batches."""
+        together = joint(group)
+        grads = [gradient(p) for p in together]
+        times, decayed = self._pending[together[0]]
+        if group["maximize"]:
+            grads = list(torch._foreach_neg(grads))
+        if decayed is not None:
+            grads = list(torch._foreach_add(grads, decayed, alpha=group["weight_decay"] / times))
+        return grads
+
+    @staticmethod
+    def _without_l2(options: Options) -> Options:
+        """The options of gradients that `_gathered` has given their L2 term and their sign."""
+        return options._replace(
+            weight_decay=options.weight_decay if options.decay == "decoupled" else 0.0, maximize=False
+        )
+
+
+def _with_gradient(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters that have a gradient, and it; RuntimeError for a sparse one."""
+    moving, grads = [], []
+    for p in params:
+        grad = p.grad
+        if grad is None:
+            continue
+        if grad.layout is not torch.strided:
+            raise RuntimeError("KernelSGD does not support sparse gradients: use dense ones (sparse=False)")
+        moving.append(p)
+        grads.append(grad)
+    return moving, grads

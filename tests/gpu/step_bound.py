@@ -58,6 +58,14 @@ def step_bound(state: State, x: Array, y: NDArray[np.int64], inverse: Array, s: 
     return Bound(2 * loss_error, layers, velocities)
 
 
+def assert_close(computed: tuple[Layer, ...], exact: tuple[Layer, ...], bound: tuple[Layer, ...], what: str) -> None:
+    """Every parameter, or velocity, of every layer within its bound."""
+    for t, (ours, theirs, allowed) in enumerate(zip(computed, exact, bound, strict=True)):
+        for name in ("weight", "bias"):
+            worst = (abs(getattr(ours, name) - getattr(theirs, name)) / getattr(allowed, name)).max()
+            assert worst <= 1, f"{what}, {name} of layer {t}: {worst:.3g} times the bound of one step"
+
+
 def _forward(state: State, x: Array, u: float, tiny: float) -> tuple[list[Uncertain], Uncertain]:
     """Every layer's input, and the logits."""
     z, features = Uncertain(x, np.zeros_like(x)), []
@@ -74,11 +82,12 @@ def _loss(logits: Uncertain, y: NDArray[np.int64], u: float, tiny: float) -> tup
     """The error of the mean cross-entropy, and its gradient in the logits."""
     m, classes = logits.value.shape
     below = logits.value.max(1, keepdims=True) - logits.value
-    p = np.exp(-below) / np.exp(-below).sum(1, keepdims=True)
-    label = np.eye(classes)[y]
+    total = np.exp(-below).sum(1, keepdims=True)
+    p, label = np.exp(-below) / total, np.eye(classes)[y]
     widest = logits.error.max(1, keepdims=True)
-    error = p * (np.expm1(2 * widest) + u * (classes + 4 + below)) + 3 * u * label + tiny
-    mean = np.log(1 / p[label > 0]).mean()
+    factor = np.expm1(2 * np.minimum(widest, 300)) + u * (classes + 4 + below)
+    error = np.minimum(p * factor, 1) + 3 * u * label + tiny
+    mean = (np.log(total) + below)[label > 0].mean()
     loss_error = 2 * widest.mean() + u * ((m + 3) * mean + classes + 3 + below[label > 0].mean()) + tiny
     return float(loss_error), Uncertain((p - label) / m, error / m)
 

@@ -260,9 +260,8 @@ def test_plain_groups_are_torch_sgd_bit_for_bit(
 ) -> None:
     options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "maximize": maximize}
     rate = torch.tensor(lr) if as_tensor else lr
-    ours, theirs = (
-        optimizer(layer(getattr(torch, dtype)), rate, **options) for optimizer in (KernelSGD, torch.optim.SGD)
-    )
+    ours = KernelSGD(layer(getattr(torch, dtype)), rate, **options)
+    theirs = torch.optim.SGD(layer(getattr(torch, dtype)), rate, fused=True, **options)
     run(ours, range(seed, seed + 10))
     run(theirs, range(seed, seed + 10))
     assert_identical(values(ours), values(theirs))
@@ -417,7 +416,7 @@ def test_learning_rate_schedulers_drive_it_as_they_drive_sgd(
 ) -> None:
     """With the identity for P, the preconditioned layer is SGD too."""
     ours = KernelSGD(layer(), 0.1, momentum=0.9, preconditioned=preconditioned)
-    theirs = torch.optim.SGD(layer(), 0.1, momentum=0.9)
+    theirs = torch.optim.SGD(layer(), 0.1, momentum=0.9, fused=True)
     identity = CachedInverse.unchecked(torch.eye(6, dtype=torch.float64))
     schedulers = [(ours, scheduler(ours)), (theirs, scheduler(theirs))]
     rates = []

@@ -1,0 +1,460 @@
+"""An inverse is used with its own mini-batch, or there is an error: the attacks, and the honest uses beside them.
+
+All mini-batches have the same size here, so that no shape gives a wrong pair away.
+"""
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, kernel_inverse, mini_batches, resampled
+from tests.gpu.networks import backward, random
+from tests.support import strategies
+
+N, M, D = 30, 5, 6
+Y = torch.arange(N) % 3
+BATCHES = mini_batches(N, M, seed=0)
+Pair = tuple[Tensor, Tensor, CachedInverse]
+
+
+@dataclass
+class Training:
+    """A model, its optimizer, and a cache for it."""
+
+    X: Tensor
+    model: nn.Module
+    optimizer: KernelSGD
+    cache: KernelCache
+
+    def pairs(self) -> list[Pair]:
+        return list(self.cache.batches(self.X, Y))
+
+    def run(self, x: Tensor, y: Tensor) -> None:
+        self.optimizer.zero_grad()
+        backward(self.model, x, y)
+
+    def epoch(self, pairs: list[Pair]) -> None:
+        for x, y, inverse in pairs:
+            self.run(x, y)
+            self.optimizer.step(inverse=inverse)
+
+
+def training(X: Tensor | None = None, **options: Any) -> Training:
+    X = random(N, D, dtype=torch.float32) if X is None else X
+    model = nn.Sequential(nn.Linear(D, 4), nn.ReLU(), nn.Linear(4, 3)).to(X.dtype)
+    return Training(X, model, KernelSGD(kernel_groups(model), model=model), KernelCache(X, BATCHES, **options))
+
+
+def assert_refused(run: Training, inverse: CachedInverse, message: str = "not what the model was run on") -> None:
+    """The step raises and moves nothing."""
+    before = [p.detach().clone() for p in run.model.parameters()]
+    with pytest.raises(ValueError, match=message):
+        run.optimizer.step(inverse=inverse)
+    assert all(torch.equal(p, old) for p, old in zip(run.model.parameters(), before, strict=True))
+
+
+def test_the_inverse_of_another_mini_batch_is_refused() -> None:
+    run = training()
+    pairs = run.pairs()
+    for x, y, own in pairs:
+        for _, _, inverse in pairs:
+            if inverse is not own:
+                run.run(x, y)
+                assert_refused(run, inverse)
+
+
+@given(order=st.permutations(range(M)), flipped=st.integers(0, M * D - 1), bit=st.integers(0, 31))
+def test_no_permutation_and_no_flipped_bit_goes_unnoticed(order: list[int], flipped: int, bit: int) -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    changed = x[order].contiguous()
+    if order == sorted(order):
+        changed.view(torch.int32).view(-1)[flipped] ^= -(2**31) if bit == 31 else 2**bit
+    run.run(changed.nan_to_num(), y[order])
+    assert_refused(run, inverse)
+    with pytest.raises(ValueError, match="none of the 6 in the cache"):
+        run.cache.lookup(changed)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "noise": lambda x: x + 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
+    "flip": lambda x: x.flip(1),
+    "sign": lambda x: -x,
+    "crop": lambda x: x * (torch.arange(D) < 4),
+    "mix-up": lambda x: x.lerp(x.roll(1, 0), 0.1),
+    "rounding": lambda x: x.half().float(),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+def test_an_augmented_copy_is_refused(augment: Callable[[Tensor], Tensor]) -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    run.run(augment(x), y)
+    assert_refused(run, inverse)
+    with pytest.raises(ValueError, match="none of the 6 in the cache"):
+        run.cache.lookup(augment(x))
+
+
+def test_a_shuffled_loader_beside_the_entries_of_the_cache_is_refused() -> None:
+    run = training()
+    loader = DataLoader(TensorDataset(run.X, Y), batch_size=M, shuffle=True, generator=torch.Generator().manual_seed(0))
+    for (x, y), (_, _, inverse) in zip(loader, run.pairs(), strict=True):
+        run.run(x, y)
+        assert_refused(run, inverse)
+        with pytest.raises(ValueError, match="kernel_inverse"):
+            run.cache.lookup(x)
+
+
+def write_the_batch(_run: Training, x: Tensor) -> None:
+    x[0, 0] += 1
+
+
+def write_and_undo_half(_run: Training, x: Tensor) -> None:
+    x.mul_(2)
+
+
+def replace_its_memory(_run: Training, x: Tensor) -> None:
+    x.data = x.data + 1
+
+
+@pytest.mark.parametrize("change", [write_the_batch, write_and_undo_half, replace_its_memory])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_mini_batch_written_to_before_or_after_the_forward_pass_is_refused(
+    change: Callable[[Training, Tensor], None], when: str
+) -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    if when == "before":
+        change(run, x)
+    run.run(x, y)
+    if when == "after":
+        change(run, x)
+    assert_refused(run, inverse)
+
+
+def test_a_buffer_that_holds_the_next_mini_batch_by_the_time_of_the_step_is_refused() -> None:
+    """Its contents are those of the inverse; the gradient is that of what it held before."""
+    run = training()
+    buffer = torch.empty(M, D)
+    buffer.copy_(run.X[BATCHES[0]])
+    run.run(buffer, Y[BATCHES[0]])
+    buffer.copy_(run.X[BATCHES[1]])
+    assert_refused(run, run.cache.lookup(buffer))
+
+
+def test_data_written_to_is_refused_from_the_next_mini_batch_on() -> None:
+    run = training()
+    pairs = run.cache.batches(run.X, Y)
+    next(pairs)
+    run.X[3, 2] += 1
+    for batches in (pairs, run.cache.batches(run.X, Y)):
+        with pytest.raises(ValueError, match="X: "):
+            next(batches)
+
+
+def test_data_written_to_through_numpy_is_refused_in_the_next_epoch() -> None:
+    array = random(N, D).numpy()
+    run = training(torch.from_numpy(array))
+    run.epoch(list(run.cache.batches(torch.from_numpy(array), Y)))
+    array[3, 2] += 1
+    with pytest.raises(ValueError, match="X: data"):
+        next(run.cache.batches(torch.from_numpy(array), Y))
+
+
+def test_other_data_of_the_same_shape_is_refused_even_in_the_same_memory() -> None:
+    """What torch allocates next tends to lie where the data lay before."""
+    run = training(random(N, D))
+    for seed in range(1, 20):
+        X = random(N, D, seed=0)
+        next(run.cache.batches(X, Y))
+        del X
+        with pytest.raises(ValueError, match="X: data"):
+            next(run.cache.batches(random(N, D, seed=seed), Y))
+
+
+@pytest.mark.parametrize("other", [lambda X: X[:-1], lambda X: X.flip(0), lambda X: X.double(), lambda X: X[None]])
+def test_part_of_the_data_or_another_form_of_it_is_refused(other: Callable[[Tensor], Tensor]) -> None:
+    run = training()
+    with pytest.raises(ValueError, match="X: data"):
+        next(run.cache.batches(other(run.X)))
+
+
+def changed(X: Tensor) -> Tensor:
+    X = X.clone()
+    X[0, 0] += 1
+    return X
+
+
+OTHER_RUNS: dict[str, Callable[[Tensor], KernelCache]] = {
+    "data": lambda X: KernelCache(changed(X), BATCHES),
+    "data of the same mini-batches in another order": lambda X: KernelCache(X.flip(0), [N - 1 - b for b in BATCHES]),
+    "kernel": lambda X: KernelCache(X, BATCHES, kernel="linear"),
+    "gamma": lambda X: KernelCache(X, BATCHES, gamma=0.1),
+    "ridge": lambda X: KernelCache(X, BATCHES, ridge=0.1),
+    "composition": lambda X: KernelCache(X, mini_batches(N, M, seed=1)),
+    "order of the mini-batches": lambda X: KernelCache(X, BATCHES[::-1]),
+    "resampling": lambda X: KernelCache(X, BATCHES, fixed=False),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_RUNS.values(), ids=OTHER_RUNS)
+@pytest.mark.parametrize("accumulated", [False, True], ids=["step", "accumulate"])
+def test_a_run_resumed_with_another_cache_is_refused(other: Callable[[Tensor], KernelCache], accumulated: bool) -> None:
+    """The new pairs are consistent in themselves; that they are not those of the run is in the state."""
+    run = training()
+    for x, y, inverse in run.pairs():
+        run.optimizer.zero_grad()
+        if accumulated:
+            with run.optimizer.accumulate(inverse):
+                backward(run.model, x, y)
+            run.optimizer.step()
+        else:
+            backward(run.model, x, y)
+            run.optimizer.step(inverse=inverse)
+    resumed = training()
+    resumed.optimizer.load_state_dict(run.optimizer.state_dict())
+    cache = other(run.X)
+    data = next(X for X in (run.X, changed(run.X), run.X.flip(0)) if accepted(cache, X))
+    for x, y, inverse in cache.batches(data, Y):
+        resumed.run(x, y)
+        assert_refused(resumed, inverse, "from the cache")
+        resumed.optimizer.zero_grad()
+        with pytest.raises(ValueError, match="from the cache"), resumed.optimizer.accumulate(inverse):
+            backward(resumed.model, x, y)
+
+
+def accepted(cache: KernelCache, X: Tensor) -> bool:
+    try:
+        next(cache.batches(X))
+    except ValueError:
+        return False
+    return True
+
+
+def test_an_entry_kept_from_the_mini_batch_before_is_refused() -> None:
+    run = training()
+    kept = None
+    for x, y, inverse in run.pairs():
+        run.run(x, y)
+        if kept is not None:
+            assert_refused(run, kept)
+        run.optimizer.step(inverse=inverse)
+        kept = inverse
+
+
+def test_an_entry_of_the_epoch_before_is_refused_after_resampling() -> None:
+    run = training()
+    before, after = islice(resampled(run.X, M, seed=0), 2)
+    for x, y, _ in after.batches(run.X, Y):
+        run.run(x, y)
+        for _, inverse in before.batches(run.X):
+            assert_refused(run, inverse)
+
+
+def test_a_forward_pass_of_another_mini_batch_in_between_is_refused() -> None:
+    run = training()
+    (x, y, inverse), (other, its_labels, _), *_ = run.pairs()
+    run.run(x, y)
+    backward(run.model, other, its_labels)
+    assert_refused(run, inverse)
+    run.run(other, its_labels)
+    run.model(x)
+    assert_refused(run, inverse)
+
+
+def test_a_gradient_of_which_the_model_has_run_nothing_is_refused() -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    run.run(x, y)
+    run.optimizer.step(inverse=inverse)
+    assert_refused(run, inverse, "has not been run in training mode")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+def test_without_a_watched_model_a_cached_inverse_is_refused(copied: Callable[..., KernelSGD]) -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    unwatched = KernelSGD(kernel_groups(run.model))
+    backward(run.model, x, y)
+    duplicate = copied(run.optimizer)
+    for p, original in zip(duplicate.param_groups[0]["params"], run.model[2].parameters(), strict=True):
+        p.grad = original.grad
+    for optimizer in (unwatched, duplicate):
+        with pytest.raises(RuntimeError, match=r"watch\(model\)"):
+            optimizer.step(inverse=inverse)
+    unwatched.watch(run.model)
+    unwatched.zero_grad()
+    backward(run.model, x, y)
+    unwatched.step(inverse=inverse)
+
+
+def test_running_another_model_does_not_count() -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    twin = copy.deepcopy(run.model)
+    run.optimizer.zero_grad()
+    backward(twin, x, y)
+    for p, other in zip(run.model.parameters(), twin.parameters(), strict=True):
+        p.grad = other.grad
+    assert_refused(run, inverse, "has not been run")
+
+
+def test_an_inverse_computed_on_the_spot_belongs_to_its_mini_batch_alone() -> None:
+    run = training()
+    x, y, _ = run.pairs()[0]
+    noisy = x + 0.1
+    inverse = kernel_inverse(noisy)
+    run.run(x, y)
+    assert_refused(run, inverse)
+    run.run(noisy, y)
+    run.optimizer.step(inverse=inverse)
+
+
+def test_a_micro_batch_accumulated_with_the_inverse_of_another_is_refused() -> None:
+    run = training()
+    (x, y, _), (_, _, inverse), *_ = run.pairs()
+    with pytest.raises(ValueError, match="not what the model was run on"), run.optimizer.accumulate(inverse):
+        backward(run.model, x, y)
+    assert all(p.grad is None for p in run.model.parameters())
+
+
+def test_a_micro_batch_joined_from_two_is_refused() -> None:
+    run = training()
+    (x, y, inverse), (other, its_labels, _), *_ = run.pairs()
+    with pytest.raises(ValueError, match="not what the model was run on"), run.optimizer.accumulate(inverse):
+        backward(run.model, torch.cat((x, other)), torch.cat((y, its_labels)))
+
+
+# Honest uses: none of these may raise.
+
+
+def test_epochs_repeat_over_the_cache_its_pairs_kept_or_ones_own_loader() -> None:
+    run = training()
+    kept = run.pairs()
+    for _ in range(2):
+        run.epoch(run.pairs())
+        run.epoch(kept)
+        run.epoch(kept[::-1])
+        loader = DataLoader(TensorDataset(run.X, Y), batch_sampler=[b.tolist() for b in BATCHES])
+        run.epoch([(x, y, run.cache.lookup(x)) for x, y in loader])
+    assert run.optimizer.param_groups[0]["source"] == run.cache.source
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        torch.Tensor.clone,
+        lambda x: x.to("cpu", copy=True),
+        lambda x: torch.from_numpy(x.numpy().copy()),
+        lambda x: x.t().contiguous().t(),
+        lambda x: x.pin_memory() if torch.cuda.is_available() else x.detach(),
+        lambda x: x.double().float(),
+    ],
+    ids=["clone", "moved", "through numpy", "other memory layout", "pinned", "there and back"],
+)
+def test_a_copy_with_the_same_bits_is_the_mini_batch(duplicate: Callable[[Tensor], Tensor]) -> None:
+    run = training()
+    run.epoch([(duplicate(x), y, inverse) for x, y, inverse in run.pairs()])
+    run.epoch([(x, y, run.cache.lookup(duplicate(x))) for x, y, _ in run.pairs()])
+
+
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "eval"])
+def test_evaluation_in_between_does_not_matter(mode: str) -> None:
+    run = training()
+    for x, y, inverse in run.pairs():
+        run.run(x, y)
+        if mode == "eval":
+            run.model.eval()(run.X)
+            run.model.train()
+        else:
+            with getattr(torch, mode)():
+                run.model(run.X)
+        run.optimizer.step(inverse=inverse)
+
+
+def test_a_skipped_step_of_a_grad_scaler_and_zero_grad_start_anew() -> None:
+    run, scaler = training(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for number, (x, y, inverse) in enumerate(run.pairs()):
+        run.optimizer.zero_grad()
+        scaler.scale(nn.functional.cross_entropy(run.model(x), y)).backward()
+        if number % 2:
+            run.model[0].weight.grad.fill_(float("inf"))
+        before = run.model[2].weight.detach().clone()
+        scaler.step(run.optimizer, inverse=inverse)
+        scaler.update()
+        assert torch.equal(run.model[2].weight, before) == (number % 2 == 1)
+
+
+def test_a_mini_batch_may_be_run_several_times_by_keyword_and_in_a_closure() -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+
+    def closure() -> Tensor:
+        run.optimizer.zero_grad()
+        run.model(x)
+        loss = nn.functional.cross_entropy(run.model(input=x), y)
+        loss.backward()
+        return loss
+
+    first = run.optimizer.step(closure, inverse=inverse)
+    assert run.optimizer.step(closure, inverse=inverse) < first
+
+
+def test_a_run_resumes_with_a_cache_built_again_from_the_same_data() -> None:
+    run, resumed = training(), training()
+    run.epoch(run.pairs())
+    resumed.optimizer.load_state_dict(run.optimizer.state_dict())
+    resumed.epoch(resumed.pairs())
+
+
+def test_resampled_epochs_are_one_run_and_resume_as_such() -> None:
+    run, resumed = training(), training()
+    for cache in islice(resampled(run.X, M, seed=0), 3):
+        run.epoch(list(cache.batches(run.X, Y)))
+    resumed.optimizer.load_state_dict(run.optimizer.state_dict())
+    for cache in islice(resampled(run.X.clone(), M, seed=0, start_epoch=3), 2):
+        resumed.epoch(list(cache.batches(resumed.X, Y)))
+
+
+def test_other_data_on_purpose_is_one_assignment_away() -> None:
+    run, other = training(), training(random(N, D, seed=1, dtype=torch.float32))
+    run.epoch(run.pairs())
+    run.optimizer.param_groups[0]["source"] = None
+    run.epoch(other.pairs())
+
+
+def test_augmenting_loaders_train_with_inverses_computed_on_the_spot() -> None:
+    run = training()
+    run.epoch([(x + shift, y, kernel_inverse(x + shift)) for shift in (0.0, 0.1) for x, y, _ in run.pairs()])
+
+
+def test_a_matrix_of_ones_own_is_not_checked() -> None:
+    run = training()
+    x, y, _ = run.pairs()[0]
+    run.run(x, y)
+    run.optimizer.step(inverse=CachedInverse.unchecked(torch.eye(7)))
+
+
+@given(m=strategies.sizes(6), seed=strategies.seeds())
+def test_pairs_of_the_cache_are_accepted_whatever_the_sizes(m: int, seed: int) -> None:
+    X = random(11, D, seed=seed)
+    model = nn.Linear(D, 3).double()
+    optimizer = KernelSGD(kernel_groups(model), 0.01, model=model)
+    cache = KernelCache(X, mini_batches(11, m, seed=seed))
+    for x, y, inverse in cache.batches(X, Y[:11]):
+        optimizer.zero_grad()
+        backward(model, x, y)
+        optimizer.step(inverse=inverse)
+    assert np.isfinite(model.weight.detach().numpy()).all()
