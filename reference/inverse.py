@@ -63,8 +63,11 @@ def _require_symmetric(member: Array, index: tuple[int, ...]) -> None:
 
 
 def _scaled(A: Array) -> tuple[Array, int]:
-    """A·2^-e and e, its largest entry about 1: exact, and neither norms nor eigenvalues leave the range of float64."""
-    exponent = int(np.frexp(np.max(np.abs(A)))[1])
+    """A·2^-e and e, its largest entry about 1: exact, and neither norms nor eigenvalues leave the range of float64.
+
+    e is even, so that square roots of powers of 4 stay exact: the inverse of I is I.
+    """
+    exponent = 2 * (int(np.frexp(np.max(np.abs(A)))[1]) // 2)
     return np.ldexp(A, -exponent), exponent
 
 
