@@ -6,10 +6,12 @@ import os
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _common = settings(max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", _common, derandomize=True, database=None)
+# Whether a test fails, not why: for the audit.
+settings.register_profile("audit", settings.get_profile("ci"), phases=(Phase.explicit, Phase.generate))
 settings.register_profile("ci-random", _common, database=None)
 settings.register_profile("dev", _common, max_examples=10)
 settings.register_profile("nightly", _common, max_examples=100 * _common.max_examples)

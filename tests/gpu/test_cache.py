@@ -51,22 +51,22 @@ def test_every_cached_inverse_is_that_of_the_reference(
     """Within the ratios of a Gram matrix and of its inverse, where that exists; in float64 for data of any dtype."""
     X = data.draw(strategies.data_matrices(dtype, strategies.sizes(12), kinds=strategies.BOUNDED_KINDS))
     batches = indices(data.draw(strategies.mini_batch_compositions(len(X))))
-    x64 = [X[batch.numpy()].astype("float64") for batch in batches]
-    grams = [reference.gram(x, **kernel) for x in x64]
+    inputs = tensor(X, dtype)
+    # One mini-batch a chunk, so that its Gram matrix here has the bits of the one that was inverted.
+    grams = [torch_ops.gram(inputs[batch].double()[None], **kernel)[0].numpy() for batch in batches]
     for H in grams:
-        low, *_, high = np.linalg.eigvalsh(H)[[0, -1]] + ridge
+        low, high = np.linalg.eigvalsh(H)[[0, -1]] + ridge
         assume(low > 100 * len(H) * 2**-52 * high)
-    cache = KernelCache(tensor(X, dtype), batches, ridge=ridge, dtype=torch.float64, **kernel)
+    options = {"ridge": ridge, "dtype": torch.float64, **kernel}
+    cache = KernelCache(inputs, batches, memory_budget=smallest_budget(inputs, batches, **options), **options)
     assert cache.singular == 0
-    for batch, x, H, inverse in zip(batches, x64, grams, entries(cache, tensor(X, dtype)), strict=True):
+    for batch, H, inverse in zip(batches, grams, entries(cache, inputs), strict=True):
         assert torch.equal(inverse.indices, batch)
-        computed = torch_ops.gram(tensor(x), **kernel).numpy()
+        x, found = inputs[batch].double().numpy(), inverse.matrix.numpy()
         ratios.assert_within(
-            ratios.gram(computed, H, x, **kernel),
-            ratios.inverse_backward(inverse.matrix.numpy(), computed, ridge=ridge),
-            ratios.inverse_forward(
-                inverse.matrix.numpy(), reference.inverse_gram(computed, ridge=ridge), computed, ridge=ridge
-            ),
+            ratios.gram(H, reference.gram(x, **kernel), x, **kernel),
+            ratios.inverse_backward(found, H, ridge=ridge),
+            ratios.inverse_forward(found, reference.inverse_gram(H, ridge=ridge), H, ridge=ridge),
         )
 
 
@@ -135,10 +135,10 @@ def test_the_cache_holds_n_times_m_numbers(n: int, m: int, dtype: torch.dtype, s
         assert inverse.matrix.dtype == dtype
 
 
-def smallest_budget(X: Tensor, batches: Sequence[Tensor]) -> int:
+def smallest_budget(X: Tensor, batches: Sequence[Tensor], **options: Any) -> int:
     """As the error message of a budget that is too small names it."""
     with pytest.raises(ValueError, match="memory_budget") as caught:
-        KernelCache(X, batches, memory_budget=1)
+        KernelCache(X, batches, memory_budget=1, **options)
     needed, *parts = map(int, re.findall(r"(\d+) (?:bytes|for|to)", str(caught.value))[:3])
     assert needed == sum(parts)
     return needed

@@ -1,0 +1,1 @@
+"""Tests of the tests: which property fails on which deliberate fault (`python -m tests.audit`)."""

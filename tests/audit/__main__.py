@@ -1,0 +1,142 @@
+"""Plants every fault of the table in a copy of the tree, runs the tests it names, and writes what failed.
+
+The audit passes when every fault is caught by every test it names, and every test function of the suite fails on some
+fault. The table goes to tests/audit/AUDIT.md. `python -m tests.audit NAME` runs the faults whose name contains NAME and
+writes nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tests.audit.faults import FAULTS, Fault
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("reference", "gpu", "proofs", "tests")
+WORKERS = 2
+KEPT = ROOT / "runs" / "audit.json"
+
+
+def pytest(tree: Path, *arguments: str) -> list[str]:
+    """The lines pytest prints when it runs in `tree`, which it must not take from anywhere else."""
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "audit"}
+    run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode not in (0, 1, 5):
+        raise RuntimeError(f"pytest {' '.join(arguments)} ended with {run.returncode}:\n{run.stdout}\n{run.stderr}")
+    return run.stdout.splitlines()
+
+
+def function_of(node: str) -> str:
+    """The node id of the test function, its parameters cut off."""
+    return node.split("[", 1)[0]
+
+
+def failing(fault: Fault) -> set[str]:
+    """The test functions that fail, or cannot be set up, with the fault in place."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for room in ROOMS:
+            shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", tree)
+        for name in ("README.md", "Makefile", "CITATION.cff"):
+            shutil.copy(ROOT / name, tree)
+        source = tree / fault.file
+        text = source.read_text(encoding="utf-8")
+        if fault.old not in text:
+            raise RuntimeError(f"{fault.name}: {fault.file} does not contain {fault.old!r}")
+        source.write_text(text.replace(fault.old, fault.new, 1), encoding="utf-8")
+        lines = pytest(tree, "-rfE", *fault.tests)
+    marks = ("FAILED ", "ERROR ")
+    return {function_of(line.split(" - ", 1)[0].split(" ", 1)[1]) for line in lines if line.startswith(marks)}
+
+
+def all_functions() -> set[str]:
+    return {function_of(line) for line in pytest(ROOT, "--collect-only") if "::" in line}
+
+
+def tree_digest() -> str:
+    """What the tests and the faults were, so that results of another tree are not taken for this one's."""
+    files = sorted(f for room in ROOMS for f in (ROOT / room).rglob("*") if f.suffix in (".py", ".json"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def caught_by(chosen: list[Fault]) -> dict[Fault, set[str]]:
+    """What fails on every fault; finished ones are kept in runs/audit.json, from which a stopped audit goes on."""
+    record = {"tree": tree_digest(), "caught": {}}
+    if KEPT.exists():
+        before = json.loads(KEPT.read_text(encoding="utf-8"))
+        record = before if before["tree"] == record["tree"] else record
+    KEPT.parent.mkdir(exist_ok=True)
+    keys = {fault: json.dumps([fault.file, fault.old, fault.new, fault.tests]) for fault in chosen}
+    left = [fault for fault in chosen if keys[fault] not in record["caught"]]
+    with ThreadPoolExecutor(WORKERS) as pool, Progress(console=Console(stderr=True)) as progress:
+        results = pool.map(failing, left)
+        for fault, tests in zip(left, progress.track(results, total=len(left), description="faults"), strict=True):
+            record["caught"][keys[fault]] = sorted(tests)
+            part = KEPT.with_suffix(".part")
+            part.write_text(json.dumps(record), encoding="utf-8")
+            part.replace(KEPT)
+    return {fault: set(record["caught"][keys[fault]]) for fault in chosen}
+
+
+def written_table(caught: dict[Fault, set[str]], missed: list[str]) -> str:
+    faults_of = defaultdict(list)
+    for fault, tests in caught.items():
+        for test in tests:
+            faults_of[test].append(fault.name)
+    rows = [f"| {test} | {names[0]} | {len(names)} |" for test, names in sorted(faults_of.items())]
+    uncaught = [fault.name for fault, tests in caught.items() if not tests]
+    return (
+        "\n".join(
+            [
+                "# Faults and the properties that fail on them",
+                "",
+                "Written by `make audit`: every fault of `faults.json` is planted in a copy of the tree, and the tests "
+                "named beside it there are run on it.",
+                "",
+                f"{len(caught)} faults, {len(uncaught)} of them not caught; {len(rows)} properties fail on at least "
+                f"one, {len(missed)} on none.",
+                "",
+                "| property | fails on | faults it fails on |",
+                "|---|---|---|",
+                *rows,
+                *(f"| {test} | **nothing** | 0 |" for test in missed),
+                "",
+                *(f"Not caught: {name}" for name in uncaught),
+            ]
+        ).rstrip()
+        + "\n"
+    )
+
+
+def main(wanted: str = "") -> int:
+    caught = caught_by([fault for fault in FAULTS if wanted in fault.name])
+    uncaught = [fault.name for fault, tests in caught.items() if not tests]
+    if wanted:
+        for fault, tests in caught.items():
+            print(f"{fault.name}: {', '.join(sorted(tests)) or 'NOT CAUGHT'}")
+        return bool(uncaught)
+    missed = sorted(all_functions() - set().union(*caught.values()))
+    (ROOT / "tests/audit/AUDIT.md").write_text(written_table(caught, missed), encoding="utf-8")
+    print(f"{len(caught)} faults, {len(uncaught)} not caught; {len(missed)} properties fail on no fault")
+    for name in (*uncaught, *missed):
+        print(f"  {name}")
+    return bool(uncaught or missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
