@@ -2,7 +2,7 @@
 
 The audit passes when every fault is caught by every test it names, and every test function of the suite fails on some
 fault. The table goes to tests/audit/AUDIT.md. `python -m tests.audit NAME` runs the faults whose name contains NAME and
-writes nothing.
+writes nothing; `python -m tests.audit --kept` writes the table of what a stopped audit has found so far.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -74,14 +75,24 @@ def tree_digest() -> str:
     return digest.hexdigest()
 
 
+def key(fault: Fault) -> str:
+    return json.dumps([fault.file, fault.old, fault.new, fault.tests])
+
+
+def kept() -> dict[Fault, set[str]]:
+    """What a stopped audit has found so far, whatever has changed since."""
+    caught = json.loads(KEPT.read_text(encoding="utf-8"))["caught"]
+    return {fault: set(caught[key(fault)]) for fault in FAULTS if key(fault) in caught}
+
+
 def caught_by(chosen: list[Fault]) -> dict[Fault, set[str]]:
     """What fails on every fault; finished ones are kept in runs/audit.json, from which a stopped audit goes on."""
-    record = {"tree": tree_digest(), "caught": {}}
+    record: dict[str, Any] = {"tree": tree_digest(), "caught": {}}
     if KEPT.exists():
         before = json.loads(KEPT.read_text(encoding="utf-8"))
         record = before if before["tree"] == record["tree"] else record
     KEPT.parent.mkdir(exist_ok=True)
-    keys = {fault: json.dumps([fault.file, fault.old, fault.new, fault.tests]) for fault in chosen}
+    keys = {fault: key(fault) for fault in chosen}
     left = [fault for fault in chosen if keys[fault] not in record["caught"]]
     with ThreadPoolExecutor(WORKERS) as pool, Progress(console=Console(stderr=True)) as progress:
         results = pool.map(failing, left)
@@ -108,8 +119,8 @@ def written_table(caught: dict[Fault, set[str]], missed: list[str]) -> str:
                 "Written by `make audit`: every fault of `faults.json` is planted in a copy of the tree, and the tests "
                 "named beside it there are run on it.",
                 "",
-                f"{len(caught)} faults, {len(uncaught)} of them not caught; {len(rows)} properties fail on at least "
-                f"one, {len(missed)} on none.",
+                f"{len(caught)} of {len(FAULTS)} faults run, {len(uncaught)} of them not caught; "
+                f"{len(rows)} properties fail on at least one, {len(missed)} on none.",
                 "",
                 "| property | fails on | faults it fails on |",
                 "|---|---|---|",
@@ -124,9 +135,10 @@ def written_table(caught: dict[Fault, set[str]], missed: list[str]) -> str:
 
 
 def main(wanted: str = "") -> int:
-    caught = caught_by([fault for fault in FAULTS if wanted in fault.name])
+    stopped = wanted == "--kept"
+    caught = kept() if stopped else caught_by([fault for fault in FAULTS if wanted in fault.name])
     uncaught = [fault.name for fault, tests in caught.items() if not tests]
-    if wanted:
+    if wanted and not stopped:
         for fault, tests in caught.items():
             print(f"{fault.name}: {', '.join(sorted(tests)) or 'NOT CAUGHT'}")
         return bool(uncaught)

@@ -258,7 +258,7 @@ def test_reduced_precision_of_the_caller_does_not_reach_the_step(accumulated: bo
     assert seen.full == (True,)
 
 
-class Micro:
+class MicroBatches:
     """Micro-batches of one layer: each a gradient, and an inverse of its own size."""
 
     def __init__(self, d_in: int, sizes: list[int], seed: int) -> None:
@@ -288,7 +288,7 @@ class Micro:
 
 @given(d_in=strategies.sizes(6), sizes=st.lists(strategies.sizes(8), min_size=1, max_size=4), seed=strategies.seeds())
 def test_accumulation_adds_up_individually_preconditioned_gradients(d_in: int, sizes: list[int], seed: int) -> None:
-    micro = Micro(d_in, sizes, seed)
+    micro = MicroBatches(d_in, sizes, seed)
     weight = parameter(micro.W)
     optimizer = KernelSGD([weight], 0.25, preconditioned=True)
     micro.accumulate(optimizer, weight)
@@ -302,7 +302,7 @@ def test_accumulation_adds_up_individually_preconditioned_gradients(d_in: int, s
 def test_the_l2_term_of_an_accumulated_step_has_the_mean_of_the_inverses(
     d_in: int, sizes: list[int], seed: int
 ) -> None:
-    micro = Micro(d_in, sizes, seed)
+    micro = MicroBatches(d_in, sizes, seed)
     weight = parameter(micro.W)
     optimizer = KernelSGD([weight], 1.0, weight_decay=0.5, preconditioned=True)
     micro.accumulate(optimizer, weight)
@@ -337,7 +337,7 @@ def test_accumulating_one_mini_batch_is_its_step(bias: Any) -> None:
 
 
 def test_scaling_and_clipping_act_on_the_preconditioned_gradient() -> None:
-    micro = Micro(5, [3, 7], seed=0)
+    micro = MicroBatches(5, [3, 7], seed=0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaled, unscaled = parameter(micro.W), parameter(micro.W)
     optimizers = [KernelSGD([weight], 0.5, weight_decay=0.1, preconditioned=True) for weight in (scaled, unscaled)]

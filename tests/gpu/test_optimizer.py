@@ -258,6 +258,7 @@ def test_maximize_is_descent_along_the_negated_gradient(options: dict[str, Any])
 def test_plain_groups_are_torch_sgd_bit_for_bit(
     dtype: str, lr: float, as_tensor: bool, momentum: float, weight_decay: float, maximize: bool, seed: int
 ) -> None:
+    """The fused one: the unfused one rounds a product more, so that it may differ in the last bit."""
     options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "maximize": maximize}
     rate = torch.tensor(lr) if as_tensor else lr
     ours = KernelSGD(layer(getattr(torch, dtype)), rate, **options)

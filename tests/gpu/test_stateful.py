@@ -189,4 +189,4 @@ class OptimizerAndCache(RuleBasedStateMachine):
         assert sources <= {None, self.cache.source if hasattr(self, "cache") else None}
 
 
-TestOptimizerAndCache = OptimizerAndCache.TestCase
+TestOptimizerAndCache = pytest.mark.slow(OptimizerAndCache.TestCase)
