@@ -8,7 +8,14 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-_common = settings(max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# All of it spelled out: where CI is set, Hypothesis has other defaults.
+_common = settings(
+    max_examples=40,
+    deadline=None,
+    print_blob=True,
+    derandomize=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("ci", _common, derandomize=True, database=None)
 # Whether a test fails, not why: for the audit.
 settings.register_profile("audit", settings.get_profile("ci"), phases=(Phase.explicit, Phase.generate))

@@ -162,6 +162,40 @@ def test_below_half_the_cap_the_step_is_the_ordinary_one(case: Case, lr: float, 
     ratios.assert_within(ratios.step(layer.weight.detach().numpy(), expected, case.W, G, P, lr))
 
 
+@pytest.mark.parametrize("bias", ["plain", "augmented"])
+@given(
+    case=cases(),
+    lr=st.sampled_from(RATES),
+    weight_decay=st.sampled_from((0.0, 1e-4, 1.0)),
+    decay=st.sampled_from(("l2", "decoupled")),
+)
+def test_a_monotone_step_is_a_part_of_the_ordinary_step(
+    bias: Any, case: Case, lr: float, weight_decay: float, decay: Any
+) -> None:
+    """W' = W + t·(W'' − W) with 0 ≤ t ≤ 1, W'' where the constant rule goes, but for the roundings of both."""
+    ends = []
+    for rule in ("constant", "monotone"):
+        layer = linear(case, bias=True)
+        options: dict[str, Any] = {"weight_decay": weight_decay, "decay": decay, "bias": bias, "step_rule": rule}
+        optimizer = KernelSGD(kernel_groups(layer), lr, model=layer, **options)
+        start = parameters(layer)
+        backward(layer, tensor(case.Z), tensor(case.y, torch.int64))
+        optimizer.step(inverse=CachedInverse.unchecked(tensor(case.inverse)))
+        ends.append(parameters(layer) - start)
+    whole, part = ends
+    t = np.clip((whole * part).sum() / max((whole**2).sum(), 1e-300), 0, 1)
+    gradient = np.column_stack([abs(p.grad.numpy()) for p in layer.parameters()]) + weight_decay * abs(start)
+    P = np.eye(start.shape[1])
+    k = start.shape[1] - (bias == "plain")
+    P[:k, :k] = abs(reference.reshape_inverse(case.inverse, k))
+    size = abs(start) + t * lr * (gradient @ P + weight_decay * abs(start))
+    bound = ratios.THRESHOLD * (len(P) + 2) * 2**-53 * size
+    # t is off by at most ‖bound‖/‖whole‖.
+    assert (
+        abs(part - t * whole) <= bound + abs(whole) * np.sqrt((bound**2).sum() / max((whole**2).sum(), 1e-300))
+    ).all()
+
+
 def test_a_constant_learning_rate_does_raise_the_loss() -> None:
     """One instance, two classes, P = I: the step throws the logits far to the side of the label; two are at odds."""
     Z, y = np.array([[1.0], [1.0]]), np.array([0, 1])

@@ -300,6 +300,14 @@ def test_without_a_watched_model_a_cached_inverse_is_refused(copied: Callable[..
     unwatched.step(inverse=inverse)
 
 
+def test_a_model_is_watched_once_and_until_another_is() -> None:
+    run = training()
+    other = copy.deepcopy(run.model)
+    for watched, hooks in ((run.model, 1), (other, 0)):
+        run.optimizer.watch(watched)
+        assert len(run.model._forward_pre_hooks) == hooks
+
+
 def test_running_another_model_does_not_count() -> None:
     run = training()
     x, y, inverse = run.pairs()[0]
@@ -437,6 +445,7 @@ def test_other_data_on_purpose_is_one_assignment_away() -> None:
 
 def test_augmenting_loaders_train_with_inverses_computed_on_the_spot() -> None:
     run = training()
+    run.epoch(run.pairs())
     run.epoch([(x + shift, y, kernel_inverse(x + shift)) for shift in (0.0, 0.1) for x, y, _ in run.pairs()])
 
 

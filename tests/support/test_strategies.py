@@ -248,6 +248,23 @@ def test_importing_the_support_needs_neither_an_implementation_nor_anything_beyo
     assert found.stdout.strip() == "[]"
 
 
+def test_profiles_are_random_or_not_wherever_they_run() -> None:
+    code = (
+        "import tests.conftest; from hypothesis import settings; "
+        "print([settings.get_profile(p).derandomize for p in ('ci', 'audit', 'ci-random', 'dev', 'nightly')])"
+    )
+    root = os.path.dirname(os.path.dirname(conftest.__file__))
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env=os.environ | {"CI": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "[True, True, False, False, False]"
+
+
 def test_profiles_differ_in_counts_and_randomness_alone() -> None:
     ci, ci_random, dev, nightly = (settings.get_profile(name) for name in ("ci", "ci-random", "dev", "nightly"))
     assert (ci.derandomize, ci.database, ci.deadline, ci.print_blob) == (True, None, None, True)
