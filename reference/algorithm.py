@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reference._checks import Array
+from reference._checks import Array, in_range, one_of, real_scalar
 from reference.inverse import inverse_gram
 from reference.kernels import gram
 from reference.loss import softmax_cross_entropy
@@ -25,6 +25,9 @@ class Settings:
     layers: which are preconditioned. bias: "plain" moves the biases by SGD, "augmented" makes each the last column of
     its W. decay: "l2" puts λ/2·‖(W, b)‖² into J, so that its gradient is preconditioned too; "decoupled" shrinks W and
     b by 1 − ηλ instead. momentum: on the preconditioned gradient.
+
+    Raises ValueError for a `layers`, `bias` or `decay` it does not know, and a negative or infinite lr, weight_decay or
+    momentum; what the kernel and its inverse are given, `gram` and `inverse_gram` check.
     """
 
     lr: float = 0.1
@@ -39,6 +42,13 @@ class Settings:
     weight_decay: float = 0.0
     decay: Literal["l2", "decoupled"] = "l2"
     momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("layers", self.layers, ("last", "all", "none"))
+        one_of("bias", self.bias, ("plain", "augmented"))
+        one_of("decay", self.decay, ("l2", "decoupled"))
+        for name in ("lr", "weight_decay", "momentum"):
+            in_range(name, real_scalar(name, getattr(self, name)), 0)
 
 
 @dataclass(frozen=True)

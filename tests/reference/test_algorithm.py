@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -184,3 +185,13 @@ def test_training_takes_its_steps_in_the_order_of_the_mini_batches() -> None:
     for layer, same, other in zip(trained.layers, state.layers, reordered.layers, strict=True):
         assert np.array_equal(joined(layer), joined(same))
         assert not np.array_equal(joined(layer), joined(other))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("layers", "first"), ("bias", "joint"), ("decay", "L2")]
+    + [(rate, value) for rate in ("lr", "weight_decay", "momentum") for value in (-1e-300, float("nan"), float("inf"))],
+)
+def test_settings_that_mean_nothing_are_refused_by_name(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{option}: expected .*, got "):
+        Settings(**{option: value})
