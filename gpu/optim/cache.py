@@ -91,9 +91,7 @@ class CachedInverse:
         return cls(matrix, -1, torch.arange(len(matrix)), "unchecked", None)
 
     def belongs_to(self, x: Tensor) -> bool:
-        """Whether x holds this mini-batch: the same instances, bit for bit, in the same order."""
-        if self.digest is None:
-            return True
+        """Whether x is known to hold this mini-batch: the same instances, bit for bit, in the same order."""
         if self.cache is not None and self.cache.knows_by_sight(x, self.batch):
             return True
         return content_digest(x) == self.digest
@@ -198,9 +196,8 @@ class KernelCache:
 
     @property
     def largest(self) -> float:
-        """The largest absolute entry of any inverse."""
-        low, high = self._store.aminmax()  # no copy of the store: it may fill the memory budget
-        return max(-float(low), float(high))
+        """The largest entry of any inverse, in size too: a semi-definite matrix has that on its diagonal."""
+        return float(self._store.max())
 
     def batches(self, X: Tensor, *others: Tensor) -> Iterator[tuple[Any, ...]]:
         """Every mini-batch in its fixed order: (X[idx], *others[idx], its `CachedInverse`).

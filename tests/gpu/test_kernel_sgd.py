@@ -374,7 +374,7 @@ def test_a_failed_accumulation_leaves_every_gradient_as_it_was(failure: str) -> 
     before = [p.grad.clone() for p in model.parameters()]
     wrong = CachedInverse.unchecked(torch.eye(4)) if failure == "inverse" else inverse
     with pytest.raises(ValueError, match=failure), optimizer.accumulate(wrong):
-        train_on(model, x, y, fails=failure == "body")
+        train_on(model, x + 1, y, fails=failure == "body")
     torch.testing.assert_close([p.grad for p in model.parameters()], before, rtol=0, atol=0)
     optimizer.step()
 

@@ -411,7 +411,7 @@ def test_a_mini_batch_may_be_run_several_times_by_keyword_and_in_a_closure() -> 
 
     def closure() -> Tensor:
         run.optimizer.zero_grad()
-        run.model(x)
+        run.model(input=x)
         loss = nn.functional.cross_entropy(run.model(input=x), y)
         loss.backward()
         return loss
