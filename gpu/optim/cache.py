@@ -138,7 +138,8 @@ class KernelCache:
         fixed: whether the composition of the mini-batches is part of `source`; `resampled` says no.
         progress: called with the number of mini-batches done after each chunk.
 
-    Raises ValueError (empty, budget too small), FloatingPointError (an inverse overflows the training dtype),
+    Raises TypeError (indices that are no integers), ValueError (empty, not one-dimensional, budget too small),
+    FloatingPointError (an inverse overflows the training dtype),
     numpy.linalg.LinAlgError (an indefinite kernel matrix; a singular one with singular="raise").
     """
 
@@ -154,7 +155,7 @@ class KernelCache:
         progress: Callable[[int], None] | None = None,
         **kernel: Any,
     ) -> None:
-        indices = tuple(torch.as_tensor(batch, dtype=torch.int64) for batch in batches)
+        indices = tuple(_own_indices(torch.as_tensor(batch)) for batch in batches)
         sizes = [len(batch) for batch in indices]
         if not sizes or 0 in sizes or not X.numel():
             raise ValueError(
@@ -300,6 +301,15 @@ def resampled(X: Tensor, batch_size: int, *, seed: int, start_epoch: int = 0, **
         for epoch in count(start_epoch + 1):
             cache, upcoming = upcoming.result(), background.submit(build, epoch)
             yield cache
+
+
+def _own_indices(batch: Tensor) -> Tensor:
+    """A copy, on the CPU: what is shuffled in place afterwards is another composition."""
+    if batch.numel() and (batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool):
+        raise TypeError(f"batches: expected integer indices of instances, got dtype {batch.dtype}")
+    if batch.ndim != 1:
+        raise ValueError(f"batches: expected mini-batches of shape (m,), got {tuple(batch.shape)}")
+    return batch.detach().to("cpu", torch.int64, copy=True)
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:
