@@ -22,12 +22,12 @@ from torch import Tensor
 
 KERNELS = ("rbf", "linear", "polynomial")
 SINGULAR = ("raise", "pinv")
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 name = "torch:cpu"
 dtypes = ("float64", "float32")
 
 _FLOATS = (torch.float64, torch.float32)
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 _NOTHING = nullcontext()
 
@@ -179,7 +179,7 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
     """
     _check_floats(logits=logits)
     _check_dense("labels", labels)
-    if labels.dtype not in _INTEGERS:
+    if labels.dtype not in INTEGERS:
         raise TypeError(f"labels are {labels.dtype}: expected integers")
     _check_shape("logits", logits, "(m, n_c)", logits.ndim == 2)
     m, classes = logits.shape

@@ -139,8 +139,8 @@ class KernelCache:
         progress: called with the number of mini-batches done after each chunk.
 
     Raises TypeError (indices that are no integers), ValueError (empty, not one-dimensional, budget too small),
-    FloatingPointError (an inverse overflows the training dtype),
-    numpy.linalg.LinAlgError (an indefinite kernel matrix; a singular one with singular="raise").
+    FloatingPointError (an inverse overflows the training dtype), numpy.linalg.LinAlgError (an indefinite kernel matrix;
+    a singular one with singular="raise").
     """
 
     def __init__(
@@ -305,11 +305,11 @@ def resampled(X: Tensor, batch_size: int, *, seed: int, start_epoch: int = 0, **
 
 def _own_indices(batch: Tensor) -> Tensor:
     """A copy, on the CPU: what is shuffled in place afterwards is another composition."""
-    if batch.numel() and (batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool):
+    if batch.numel() and batch.dtype not in torch_ops.INTEGERS:  # an empty list has torch's default dtype
         raise TypeError(f"batches: expected integer indices of instances, got dtype {batch.dtype}")
     if batch.ndim != 1:
         raise ValueError(f"batches: expected mini-batches of shape (m,), got {tuple(batch.shape)}")
-    return batch.detach().to("cpu", torch.int64, copy=True)
+    return batch.to("cpu", torch.int64, copy=True)
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:

@@ -251,6 +251,30 @@ def test_a_cache_of_no_mini_batches_is_an_error(batches: list[Tensor]) -> None:
         KernelCache(random(6, 2), batches)
 
 
+def test_the_composition_is_the_caches_own() -> None:
+    X, order = random(24, 3), torch.arange(24)
+    cache = KernelCache(X, order.split(6))
+    before = [entry.indices.clone() for entry in entries(cache, X)]
+    order.copy_(torch.arange(23, -1, -1))
+    assert all(torch.equal(entry.indices, then) for entry, then in zip(entries(cache, X), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error"),
+    [
+        ([True, False], TypeError),
+        ([0.9, 1.9], TypeError),
+        ([1 + 0j], TypeError),
+        ([[0, 1]], ValueError),
+        (0, ValueError),
+    ],
+    ids=str,
+)
+def test_mini_batches_are_rows_of_integers(batch: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^batches: expected"):
+        KernelCache(random(4, 3), [torch.tensor(batch)])
+
+
 def test_integer_inputs_need_a_dtype_for_the_inverses() -> None:
     X, batches = torch.arange(12).reshape(6, 2), mini_batches(6, 4, seed=0)
     with pytest.raises(ValueError, match="dtype"):
@@ -431,27 +455,3 @@ def test_resampling_builds_the_next_epoch_in_another_thread_while_this_one_train
 def test_what_fails_in_the_background_is_raised_in_the_foreground() -> None:
     with pytest.raises(np.linalg.LinAlgError, match="singular"):
         next(resampled(torch.zeros(6, 2, dtype=torch.float64), 3, seed=0, singular="raise"))
-
-
-def test_the_composition_is_the_caches_own() -> None:
-    X, order = random(24, 3), torch.arange(24)
-    cache = KernelCache(X, order.split(6))
-    before = [entry.indices.clone() for entry in entries(cache, X)]
-    order.copy_(torch.arange(23, -1, -1))
-    assert all(torch.equal(entry.indices, then) for entry, then in zip(entries(cache, X), before, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("batch", "error"),
-    [
-        ([True, False], TypeError),
-        ([0.9, 1.9], TypeError),
-        ([1 + 0j], TypeError),
-        ([[0, 1]], ValueError),
-        (0, ValueError),
-    ],
-    ids=str,
-)
-def test_mini_batches_are_rows_of_integers(batch: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"^batches: expected"):
-        KernelCache(random(4, 3), [torch.tensor(batch)])

@@ -183,7 +183,8 @@ def test_a_monotone_step_is_a_part_of_the_ordinary_step(
         optimizer.step(inverse=CachedInverse.unchecked(tensor(case.inverse)))
         ends.append(parameters(layer) - start)
     whole, part = ends
-    t = np.clip((whole * part).sum() / max((whole**2).sum(), 1e-300), 0, 1)
+    squared = max((whole**2).sum(), 1e-300)
+    t = np.clip((whole * part).sum() / squared, 0, 1)
     gradient = np.column_stack([abs(p.grad.numpy()) for p in layer.parameters()]) + weight_decay * abs(start)
     P = np.eye(start.shape[1])
     k = start.shape[1] - (bias == "plain")
@@ -191,9 +192,7 @@ def test_a_monotone_step_is_a_part_of_the_ordinary_step(
     size = abs(start) + t * lr * (gradient @ P + weight_decay * abs(start))
     bound = ratios.THRESHOLD * (len(P) + 2) * 2**-53 * size
     # t is off by at most ‖bound‖/‖whole‖.
-    assert (
-        abs(part - t * whole) <= bound + abs(whole) * np.sqrt((bound**2).sum() / max((whole**2).sum(), 1e-300))
-    ).all()
+    assert (abs(part - t * whole) <= bound + abs(whole) * np.sqrt((bound**2).sum() / squared)).all()
 
 
 def test_a_constant_learning_rate_does_raise_the_loss() -> None:

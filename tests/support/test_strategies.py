@@ -238,14 +238,19 @@ def test_cases_shrink_to_something_readable() -> None:
     assert (f.tolist(), y.tolist()) == ([[0, 0, 0]], [2])
 
 
+def printed_by(code: str, **environment: str) -> str:
+    """What a fresh Python prints that runs this code from the repository's root."""
+    root = os.path.dirname(os.path.dirname(conftest.__file__))
+    command, env = [sys.executable, "-c", code], os.environ | environment
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_importing_the_support_needs_neither_an_implementation_nor_anything_beyond_numpy_and_hypothesis() -> None:
     code = (
         "import sys; import tests.support.strategies, tests.support.ratios; "
         "print(sorted({'torch', 'cupy', 'scipy', 'mpmath', 'pytest', 'reference', 'gpu', 'proofs'} & set(sys.modules)))"
     )
-    root = os.path.dirname(os.path.dirname(conftest.__file__))
-    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"
 
 
 def test_profiles_are_random_or_not_wherever_they_run() -> None:
@@ -253,16 +258,7 @@ def test_profiles_are_random_or_not_wherever_they_run() -> None:
         "import tests.conftest; from hypothesis import settings; "
         "print([settings.get_profile(p).derandomize for p in ('ci', 'audit', 'ci-random', 'dev', 'nightly')])"
     )
-    root = os.path.dirname(os.path.dirname(conftest.__file__))
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=root,
-        env=os.environ | {"CI": "true"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.strip() == "[True, True, False, False, False]"
+    assert printed_by(code, CI="true") == "[True, True, False, False, False]"
 
 
 def test_profiles_differ_in_counts_and_randomness_alone() -> None:
