@@ -204,7 +204,8 @@ class KernelCache:
         """Every mini-batch in its fixed order: (X[idx], *others[idx], its `CachedInverse`).
 
         Raises ValueError where X is not, bit for bit, the data this cache was built from (also where it is written to
-        between two mini-batches), or where one of `others` has another length.
+        between two mini-batches), or where one of `others` has another length. What is written through NumPy or `.data`
+        into the very tensor seen before goes unseen: torch does not count it.
         """
         self._require_own(X)
         for number, other in enumerate(others):
