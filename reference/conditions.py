@@ -62,12 +62,14 @@ def sharp_learning_rate(features: ArrayLike, P: ArrayLike, residual: ArrayLike, 
     check.shape("residual", R, (len(K), R.shape[1]), "one row for every row of the features")
     check.finite(residual=R)
     with np.errstate(over="ignore", invalid="ignore"):
-        change = K @ R
-        curvature = check.no_overflow("sharp_learning_rate", np.sum((change.max(axis=1) - change.min(axis=1)) ** 2))
-        slope = check.no_overflow("sharp_learning_rate", np.sum(R * change))
-    if curvature == 0:
-        return np.inf
-    return max(0.0, 8 * float(slope) / float(curvature))
+        change = check.no_overflow("sharp_learning_rate", K @ R)
+        ranges = check.no_overflow("sharp_learning_rate", change.max(axis=1) - change.min(axis=1))
+        largest = float(ranges.max())
+        if largest == 0:
+            return np.inf
+        # In units of the largest range, whose square may leave the range of float64.
+        slope = check.no_overflow("sharp_learning_rate", np.sum(R * (change / largest)))
+        return max(0.0, 8 * float(slope) / float(np.sum((ranges / largest) ** 2)) / largest)
 
 
 def guaranteeing_ridge(features: ArrayLike, lr: float, *, bias: bool = False) -> float:

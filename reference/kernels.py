@@ -14,7 +14,8 @@ def gram(X: ArrayLike, kernel: str = "rbf", *, gamma: float = 1.0, degree: float
     """Gram matrix H_ij = k(x_i, x_j) of the rows of X, (..., m, d) → (..., m, m) float64.
 
     `rbf` exp(−γ‖x−y‖²), `linear` ⟨x,y⟩, `polynomial` (γ⟨x,y⟩ + c₀)^degree; every parameter is checked for
-    every kernel. Symmetric bit for bit; the RBF diagonal is exactly 1, and an RBF value whose distance overflows is 0.
+    every kernel. Symmetric bit for bit; the RBF diagonal is exactly 1, and an RBF value whose γ‖x−y‖² overflows is 0.
+    ‖x−y‖² or ⟨x,y⟩ alone may leave the range of float64.
 
     Raises TypeError (X not real, a parameter no real number), ValueError (shape, non-finite X, unknown
     kernel, γ ≤ 0, degree not an integer ≥ 1, c₀ not finite), FloatingPointError (the result overflows).
@@ -35,13 +36,35 @@ def gram(X: ArrayLike, kernel: str = "rbf", *, gamma: float = 1.0, degree: float
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for member, rows in enumerate(members):
             if kernel == "rbf":
-                # Differences of the rows themselves: translation invariant without centring, and no cancellation.
-                H[member] = np.exp(-gamma * squareform(pdist(rows, "sqeuclidean")))
+                H[member] = _rbf(rows, gamma)
+            elif kernel == "linear":
+                lower = np.tril(rows @ rows.T)
+                H[member] = lower + np.tril(lower, -1).T
             else:
-                inner = np.tril(rows @ rows.T)
-                inner += np.tril(inner, -1).T
-                H[member] = inner if kernel == "linear" else (gamma * inner + coef0) ** degree
+                H[member] = (_scaled_products(rows, gamma) + coef0) ** degree
     return check.no_overflow(f"gram ({kernel})", H.reshape(*x.shape[:-1], x.shape[-2]))
+
+
+def _rbf(rows: Array, gamma: float) -> Array:
+    """exp(−γ‖x−y‖²) from the differences of the rows: translation invariant without centring, and no cancellation."""
+    # For γ < 1 half of its exponent, a power of two and so exact, goes into the rows.
+    half = min(0, int(np.frexp(gamma)[1]) // 2)
+    squares = pdist(np.ldexp(rows, half), "sqeuclidean")
+    return np.exp(squareform(-np.ldexp(gamma, -2 * half) * squares))
+
+
+def _scaled_products(rows: Array, gamma: float) -> Array:
+    """γ⟨x,y⟩ from products that are a significand and an exponent each, so that none leaves the range of float64."""
+    significands, exponents = np.frexp(rows)
+    factor, shift = np.frexp(gamma)
+    H = np.empty((len(rows), len(rows)))
+    for i, (x, e) in enumerate(zip(significands, exponents, strict=True)):
+        products = x * significands
+        powers = np.where(products == 0, -(10**4), e + exponents)  # 0 has no exponent to compare
+        largest = powers.max(axis=1)
+        sums = np.sum(np.ldexp(products, powers - largest[:, None]), axis=1)
+        H[i] = np.ldexp(factor * sums, largest + shift)
+    return H
 
 
 def random_psd(m: int, seed: int, *, rank: int | None = None) -> Array:

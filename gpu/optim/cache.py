@@ -8,8 +8,9 @@ mini-batch: a digest of every instance's bits, in order. `KernelSGD` compares it
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import accumulate, count, groupby, islice, pairwise
 from typing import Any, Literal, Self
@@ -25,8 +26,9 @@ from gpu import torch_ops
 # A chunk is gathered, centred and factored while still in the processor's cache: larger ones were slower.
 CHUNK_BYTES = 16 * 2**20
 
-# A tensor looked at before, and where and in which version its numbers lay.
-Sight = tuple[Callable[[], Tensor | None], tuple[int, ...]]
+# By id, tensors whose digest is known as long as torch counts no write: where and in which version their numbers lay,
+# and it. (WeakTensorKeyDictionary takes four times as long, once every forward pass.)
+_known: dict[int, tuple[ref[Tensor], int, int, bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class CachedInverse:
 
     `matrix` (m, m); `batch` its number in the cache, −1 where there is none; `indices` (m,) the instances; `source` the
     digest of the data, composition and kernel it comes from; `digest` that of the mini-batch, None for a matrix of
-    one's own (`unchecked`); `cache` the cache that keeps it.
+    one's own (`unchecked`).
     """
 
     matrix: Tensor
@@ -81,7 +83,6 @@ class CachedInverse:
     indices: Tensor
     source: str
     digest: bytes | None
-    cache: "KernelCache | None" = None
 
     @classmethod
     def unchecked(cls, matrix: Tensor) -> Self:
@@ -89,12 +90,6 @@ class CachedInverse:
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
             raise ValueError(f"matrix: expected shape (m, m) with m >= 1, got {tuple(matrix.shape)}")
         return cls(matrix, -1, torch.arange(len(matrix)), "unchecked", None)
-
-    def belongs_to(self, x: Tensor) -> bool:
-        """Whether x is known to hold this mini-batch: the same instances, bit for bit, in the same order."""
-        if self.cache is not None and self.cache.knows_by_sight(x, self.batch):
-            return True
-        return content_digest(x) == self.digest
 
 
 def mini_batches(n: int, batch_size: int, *, seed: int | Sequence[int]) -> tuple[Tensor, ...]:
@@ -113,6 +108,25 @@ def content_digest(x: Tensor) -> bytes:
     identity = xxhash.xxh3_128(f"{tuple(x.shape)} {x.dtype}".encode())
     identity.update(x.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return identity.digest()
+
+
+def identify(x: Tensor) -> bytes:
+    """`content_digest(x)`; looked up, as long as torch counts no write to x, where the cache has gathered x itself or
+    where another look would cost a transfer from the device."""
+    if x.is_inference():  # has no version
+        return content_digest(x)
+    known = _known.get(id(x))
+    if known is not None and known[0]() is x and known[1] == x.data_ptr() and known[2] == x._version:
+        return known[3]
+    digest = content_digest(x)
+    if x.device.type != "cpu":
+        _remember(x, digest)
+    return digest
+
+
+def _remember(x: Tensor, digest: bytes) -> None:
+    key = id(x)
+    _known[key] = ref(x, lambda _: _known.pop(key, None)), x.data_ptr(), x._version, digest
 
 
 def kernel_inverse(x: Tensor, *, dtype: torch.dtype | None = None, **kernel: Any) -> CachedInverse:
@@ -166,23 +180,21 @@ class KernelCache:
         self._starts = (0, *accumulate(sizes))
         self.singular = 0
         chunk = _batches_per_chunk(X, max(sizes), self.nbytes, memory_budget)
-        batched = [
-            self._build(X.index_select(0, torch.cat(group).to(X.device)).view(len(group), -1, *X.shape[1:]), start)
-            for start, group in _equal_sized(indices, chunk, progress)
-        ]
+        with torch.no_grad():
+            digests = self._build(X.detach(), chunk, progress)
         _require_finite(self._store)
-        self._finish([digest for digests in batched for digest in digests], None if fixed else content_digest(X))
+        self._finish(digests, None if fixed else content_digest(X))
 
     @classmethod
     def from_loader(
-        cls, loader: Iterable[Any], *, inputs: Callable[[Any], Tensor] = lambda batch: batch[0], **options: Any
+        cls, loader: Iterable[Any], *, inputs: Callable[[Any], Tensor] | None = None, **options: Any
     ) -> Self:
         """The cache of the mini-batches that `loader` yields, which it must yield again, unchanged, in every epoch.
 
-        `inputs` picks the model's input from what the loader yields. One that shuffles or augments gets an error from
-        `lookup` in the first epoch of training: use `kernel_inverse` there.
+        `inputs` picks the model's input from what the loader yields (None: that itself, or its first part). Shuffling
+        and augmentation are errors from `lookup` in the first epoch of training: use `kernel_inverse` there.
         """
-        xs = [inputs(batch) for batch in loader]
+        xs = [inputs(b) if inputs else b if isinstance(b, Tensor) else b[0] for b in loader]
         if not xs:
             raise ValueError("loader: expected at least one mini-batch, got none")
         return cls(torch.cat(xs), torch.split(torch.arange(sum(map(len, xs))), [len(x) for x in xs]), **options)
@@ -203,23 +215,25 @@ class KernelCache:
     def batches(self, X: Tensor, *others: Tensor) -> Iterator[tuple[Any, ...]]:
         """Every mini-batch in its fixed order: (X[idx], *others[idx], its `CachedInverse`).
 
-        Raises ValueError where X is not, bit for bit, the data this cache was built from (also where it is written to
-        between two mini-batches), or where one of `others` has another length. What is written through NumPy or `.data`
-        into the very tensor seen before goes unseen: torch does not count it.
+        Raises ValueError where one of `others` has another length, and at the first mini-batch that is not, bit for
+        bit, what the cache was built from. What is written later through NumPy or `.data` into a tensor handed out here
+        goes unseen: torch does not count it.
         """
-        self._require_own(X)
+        if len(X) <= self._last:
+            raise ValueError(f"X: expected at least {self._last + 1} instances, got shape {tuple(X.shape)}")
         for number, other in enumerate(others):
             if len(other) != len(X):
                 raise ValueError(f"others[{number}]: expected {len(X)} instances like X, got {len(other)}")
-        version = X._version
-        for batch, indices in enumerate(self._indices):
-            if X._version != version:
-                raise ValueError(
-                    "X: written to since the cache was built; its kernel matrices are no longer those of X"
-                )
-            picked = indices if X.device == indices.device else indices.to(X.device)
+        for entry in self._entries:
+            picked = entry.indices.to(X.device)
             x = X.index_select(0, picked)
-            yield x, *(other.index_select(0, picked) for other in others), self._hand_out(batch, x)
+            if content_digest(x) != entry.digest:
+                raise ValueError(
+                    f"X: its mini-batch {entry.batch} of shape {tuple(x.shape)} and dtype {x.dtype} is not, bit for "
+                    "bit and in this order, what the cache was built from; build a cache from it"
+                )
+            _remember(x, entry.digest)
+            yield x, *(other.index_select(0, picked) for other in others), entry
 
     def lookup(self, x: Tensor) -> CachedInverse:
         """The inverse of exactly the mini-batch x: the same instances, bit for bit, in the same order.
@@ -233,18 +247,22 @@ class KernelCache:
                 "loader must yield the same instances, unchanged, in the same mini-batches and order as when the cache "
                 "was built (shuffle=False, no augmentation); otherwise use kernel_inverse(x)"
             )
-        return self._hand_out(batch, x)
-
-    def _hand_out(self, batch: int, x: Tensor) -> CachedInverse:
-        self._sights[batch] = (ref(x), (x.data_ptr(), x._version))
         return self._entries[batch]
 
-    def knows_by_sight(self, x: Tensor, batch: int) -> bool:
-        """Whether x is the very tensor last handed out as this mini-batch, not written to since."""
-        sight, where = self._sights[batch]
-        return sight() is x and where == (x.data_ptr(), x._version)
+    def _build(self, X: Tensor, chunk: int, progress: Callable[[int], None] | None) -> list[bytes]:
+        """Compute and store all inverses; the mini-batches' digests."""
+        digests: list[bytes] = []
+        gathered = X.new_empty(min(chunk, len(self)) * self._store.shape[1], *X.shape[1:])  # one: fresh memory is slow
+        for first, group in _equal_sized(self._indices, chunk):
+            c, m = len(group), len(group[0])
+            x = torch.index_select(X, 0, torch.cat(group).to(X.device), out=gathered[: c * m]).view(c, m, *X.shape[1:])
+            self._invert(x, first)
+            digests += map(content_digest, x)
+            if progress is not None:
+                progress(len(digests))
+        return digests
 
-    def _build(self, x: Tensor, first: int) -> list[bytes]:
+    def _invert(self, x: Tensor, first: int) -> None:
         c, m = x.shape[:2]
         start = self._starts[first]
         try:
@@ -253,7 +271,6 @@ class KernelCache:
             raise np.linalg.LinAlgError(f"mini-batches {first} to {first + c - 1}: {error}") from error
         self.singular += int(singular.sum())
         self._store[start : start + c * m, :m] = inverse.reshape(c * m, m)
-        return [content_digest(batch) for batch in x]
 
     def _finish(self, digests: list[bytes], whole: bytes | None) -> None:
         """Give every mini-batch its entry. `whole` is the digest of all data where the composition may change."""
@@ -265,43 +282,33 @@ class KernelCache:
         self.source = identity.hexdigest()
         parts = zip(digests, self._indices, pairwise(self._starts), strict=True)
         self._entries = [
-            CachedInverse(self._store[start:stop, : stop - start], batch, picked, self.source, digest, self)
+            CachedInverse(self._store[start:stop, : stop - start], batch, picked, self.source, digest)
             for batch, (digest, picked, (start, stop)) in enumerate(parts)
         ]
         self._numbers = {digest: batch for batch, digest in enumerate(digests)}
-        self._sights: list[Sight] = [((lambda: None), ())] * len(self)
-        self._own: Sight = (lambda: None), ()
-
-    def _require_own(self, X: Tensor) -> None:
-        # The same tensor, unwritten, has been looked at before; only a first sight costs a pass over the data. Not the
-        # same memory: other data may have come to lie there.
-        sight, where = self._own
-        if sight() is X and where == (X.data_ptr(), X._version):
-            return
-        if len(X) <= max(int(batch.max()) for batch in self._indices) or any(
-            content_digest(X.index_select(0, entry.indices.to(X.device))) != entry.digest for entry in self._entries
-        ):
-            raise ValueError(
-                f"X: data of shape {tuple(X.shape)} and dtype {X.dtype} is not, bit for bit and in this order, "
-                "what the cache was built from; build a cache from it"
-            )
-        self._own = ref(X), (X.data_ptr(), X._version)
+        self._last = max(int(batch.max()) for batch in self._indices)
 
 
-def resampled(X: Tensor, batch_size: int, *, seed: int, start_epoch: int = 0, **options: Any) -> Iterator[KernelCache]:
+def resampled(
+    X: Tensor, batch_size: int, *, seed: int, start_epoch: int = 0, epochs: int | None = None, **options: Any
+) -> Iterator[KernelCache]:
     """One cache an epoch, mini-batches drawn from (seed, epoch); a thread builds the next while this one trains.
 
-    `options` are those of `KernelCache`. All have the same `source`, so that a run can be resumed at any epoch.
+    For the epochs from `start_epoch` to `epochs` − 1 (None: without end). `options` are those of `KernelCache`. All
+    have the same `source`, so that a run can be resumed at any epoch.
     """
 
     def build(epoch: int) -> KernelCache:
         return KernelCache(X, mini_batches(len(X), batch_size, seed=(seed, epoch)), fixed=False, **options)
 
+    upcoming: deque[Future[KernelCache]] = deque()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel-cache") as background:
-        upcoming = background.submit(build, start_epoch)
-        for epoch in count(start_epoch + 1):
-            cache, upcoming = upcoming.result(), background.submit(build, epoch)
-            yield cache
+        for epoch in count(start_epoch) if epochs is None else range(start_epoch, epochs):
+            upcoming.append(background.submit(build, epoch))
+            if len(upcoming) > 1:
+                yield upcoming.popleft().result()
+        for last in upcoming:
+            yield last.result()
 
 
 def _own_indices(batch: Tensor) -> Tensor:
@@ -336,14 +343,10 @@ def _batches_per_chunk(X: Tensor, m: int, stored: int, budget: int) -> int:
     return max(1, min(budget - stored, CHUNK_BYTES) // workspace)
 
 
-def _equal_sized(
-    indices: Sequence[Tensor], chunk: int, progress: Callable[[int], None] | None
-) -> Iterator[tuple[int, list[Tensor]]]:
+def _equal_sized(indices: Sequence[Tensor], chunk: int) -> Iterator[tuple[int, list[Tensor]]]:
     """Runs of at most `chunk` consecutive mini-batches of one size, with the number of the first."""
     start = 0
     for _, run in groupby(indices, key=len):
         while group := list(islice(run, chunk)):
             yield start, group
             start += len(group)
-            if progress is not None:
-                progress(start)

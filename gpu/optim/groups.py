@@ -38,12 +38,9 @@ def kernel_groups(model: nn.Module, layers: Literal["last", "all"] = "last", **o
     return [*groups, {"params": rest, **options}] if rest else groups
 
 
-def joint(group: Group) -> list[Tensor]:
-    """The parameters that P acts on, as the columns of one matrix: none, [weight] or [weight, bias]."""
-    params: list[Tensor] = group["params"]
-    if not group["preconditioned"]:
-        return []
-    return params if group["bias"] == "augmented" else params[:1]
+def joint(group: Group, moving: list[Tensor]) -> int:
+    """How many of a layer's parameters that move, its weight first, P acts on as one matrix: [W] or [W, b]."""
+    return len(moving) if group["bias"] == "augmented" else 1
 
 
 def is_layer(group: Group, moving: list[Tensor]) -> bool:
@@ -51,8 +48,18 @@ def is_layer(group: Group, moving: list[Tensor]) -> bool:
     return group["preconditioned"] and moving[0] is group["params"][0]
 
 
-def gradient(p: Tensor) -> Tensor:
-    return torch.zeros_like(p) if p.grad is None else p.grad
+def with_gradient(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters that move, those that have a gradient as in torch.optim, and it; RuntimeError for a sparse one."""
+    moving, grads = [], []
+    for p in params:
+        grad = p.grad
+        if grad is None:
+            continue
+        if grad.layout is not torch.strided:
+            raise RuntimeError("KernelSGD does not support sparse gradients: use dense ones (sparse=False)")
+        moving.append(p)
+        grads.append(grad)
+    return moving, grads
 
 
 def columns(tensors: list[Tensor]) -> Tensor:

@@ -16,10 +16,15 @@ from torch.optim.optimizer import ParamsT
 
 from gpu import torch_ops
 from gpu.optim.cache import CachedInverse
-from gpu.optim.groups import Group, check_group, gradient, is_layer, joint
+from gpu.optim.groups import Group, check_group, is_layer, joint, with_gradient
 from gpu.optim.monotone import monotone_learning_rate
 from gpu.optim.update import Options, Update, preconditioned
 from gpu.optim.watch import Watch
+
+OUTSIDE = (
+    "expected every backward pass since the last step or zero_grad within accumulate(); the gradient of one outside is "
+    "not preconditioned"
+)
 
 
 class KernelSGD(Optimizer):
@@ -68,7 +73,7 @@ class KernelSGD(Optimizer):
         model: nn.Module | None = None,
     ) -> None:
         self._watch: Watch | None = None
-        self._pending: dict[Tensor, tuple[int, list[Tensor] | None]] = {}
+        self._pending: dict[Tensor, tuple[int, dict[Tensor, Tensor]]] = {}
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -133,16 +138,19 @@ class KernelSGD(Optimizer):
         self._forget()
 
     @contextmanager
-    def accumulate(self, inverse: CachedInverse) -> Iterator[None]:
+    def accumulate(self, inverse: CachedInverse | None = None) -> Iterator[None]:
         """Gradient accumulation: `with optimizer.accumulate(inverse): loss.backward()`, once a micro-batch.
 
         Every micro-batch's gradient is preconditioned with its own inverse before it is added to `.grad`; a following
         `step()`, without an inverse, takes the sum. The L2 term enters with the mean of the micro-batches' P. Where the
-        body raises, the gradients are as they were.
+        body raises, the gradients are as they were. Raises as `step` does, and ValueError where a layer has a gradient
+        from outside.
         """
         layers = self._layers()
         if any(group["step_rule"] == "monotone" for group in layers):
             raise RuntimeError('accumulate: step_rule="monotone" bounds the step of one mini-batch; use "constant"')
+        if any(group["params"][0].grad is not None and group["params"][0] not in self._pending for group in layers):
+            raise ValueError(f"accumulate: {OUTSIDE}; call zero_grad() before the first micro-batch")
         held = {p: p.grad for group in self.param_groups for p in group["params"]}
         for p in held:
             p.grad = None
@@ -161,7 +169,8 @@ class KernelSGD(Optimizer):
         for p, before in held.items():
             if before is not None:
                 p.grad = before if p.grad is None else before.add_(p.grad)
-        self._remember(inverse)
+        if inverse is not None:
+            self._remember(inverse)
         if self._watch is not None:
             self._watch.clear()
 
@@ -189,7 +198,7 @@ class KernelSGD(Optimizer):
 
     def _updates(self, inverse: CachedInverse | None) -> tuple[dict[Options, Update], Tensor | None]:
         """What is to move, by its options, and the P of the preconditioned layers; raises for all that `step` does."""
-        moving = [(group, *_with_gradient(group["params"])) for group in self.param_groups]
+        moving = [(group, *with_gradient(group["params"])) for group in self.param_groups]
         layers = [group for group, params, _ in moving if params and is_layer(group, params)]
         accumulated = self._accumulated(layers, inverse)
         P = None if accumulated else self._matrix(layers, inverse)
@@ -203,16 +212,16 @@ class KernelSGD(Optimizer):
             if is_layer(group, params):
                 if group["step_rule"] == "monotone":
                     assert P is not None  # `accumulate` refuses this rule
-                    rate, directions = self._bounded(group, P)
+                    rate, directions = self._bounded(group, params, grads, P)
                     if rate != 0:  # 0 times a direction that overflowed would be NaN
-                        updates[Options(rate, 0.0, 0.0, "l2", False)].add(group["params"], directions)
+                        updates[Options(rate, 0.0, 0.0, "l2", False)].add(params, directions)
                     continue
-                together = joint(group)
+                k = joint(group, params)
                 if accumulated:
-                    updates[self._without_l2(options)].add(together, self._gathered(group))
+                    updates[self._without_l2(options)].add(params[:k], self._gathered(group, params[:k], grads[:k]))
                 else:
-                    updates[options].layers.append(together)
-                params, grads = params[len(together) :], grads[len(together) :]
+                    updates[options].layers.append((params[:k], grads[:k]))
+                params, grads = params[k:], grads[k:]
             updates[options].add(params, grads)
         return updates, P
 
@@ -238,10 +247,7 @@ class KernelSGD(Optimizer):
             raise ValueError("inverse: given to step() for gradients that accumulate() has preconditioned already")
         outside = any(group["params"][0] not in self._pending for group in layers)
         if outside or (self._watch is not None and self._watch.inputs):
-            raise ValueError(
-                "step: expected every backward pass since the last step or zero_grad within accumulate(); the gradient "
-                "of one outside is not preconditioned"
-            )
+            raise ValueError(f"step: {OUTSIDE}")
         return True
 
     def _matrix(self, layers: list[Group], inverse: CachedInverse | None) -> Tensor | None:
@@ -273,11 +279,11 @@ class KernelSGD(Optimizer):
             )
         if not self._watch.inputs:
             raise ValueError("inverse: the model has not been run in training mode since the last step or zero_grad")
-        for x, version in self._watch.inputs:
-            if x._version != version or not inverse.belongs_to(x):
+        for digest, shape in self._watch.inputs:
+            if digest != inverse.digest:
                 raise ValueError(
                     f"inverse: mini-batch {inverse.batch} of {len(inverse.indices)} instances is not what the model "
-                    f"was run on since the last step or zero_grad (an input of shape {tuple(x.shape)})"
+                    f"was run on since the last step or zero_grad (an input of shape {tuple(shape)})"
                 )
         if inverse.batch < 0:
             return
@@ -289,23 +295,25 @@ class KernelSGD(Optimizer):
                     'data, mini-batches or kernel; set group["source"] = None if that is meant'
                 )
 
-    def _bounded(self, group: Group, P: Tensor) -> tuple[float, list[Tensor]]:
+    def _bounded(
+        self, group: Group, params: list[Tensor], grads: list[Tensor], P: Tensor
+    ) -> tuple[float, list[Tensor]]:
         """The layer's capped learning rate, and the directions, rounded as they will be used, that the cap is for."""
-        passes = [] if self._watch is None else self._watch.passes
+        watched = self._watch is not None and self._watch.weight is params[0]
+        passes = self._watch.passes if self._watch is not None and watched else []
         if len(passes) != 1:
             raise ValueError(
                 'step_rule="monotone": expected one backward pass through the watched layer since the last step, '
                 f"got {len(passes)}; pass model= or call watch(model)"
             )
-        params, together, wd = group["params"], joint(group), group["weight_decay"]
-        plain = params[len(together) :]
-        grads = [gradient(p) for p in together]
+        k, wd = joint(group, params), group["weight_decay"]
         coupled = group["decay"] == "l2" and wd != 0
+        G = list(torch._foreach_add(grads[:k], params[:k], alpha=wd)) if coupled else grads[:k]
         with torch_ops.full_precision(params[0].device.type):
-            D = preconditioned(together, list(torch._foreach_add(grads, together, alpha=wd)) if coupled else grads, P)
+            D = preconditioned(params[:k], G, P)
         if group["decay"] == "decoupled":
-            torch._foreach_add_(D, together, alpha=wd)
-        directions = [*D, *(gradient(p).add(p, alpha=wd) for p in plain)]
+            torch._foreach_add_(D, params[:k], alpha=wd)
+        directions = [*D, *(g.add(p, alpha=wd) for p, g in zip(params[k:], grads[k:], strict=True))]
         rate = monotone_learning_rate(passes[0], params, directions, wd)
         group["stalled"] += rate == 0
         return min(float(group["lr"]), rate), directions
@@ -319,24 +327,24 @@ class KernelSGD(Optimizer):
 
     def _gather(self, group: Group, P: Tensor) -> None:
         """Precondition one micro-batch's gradient in place of `.grad`, and note W·P for the L2 term."""
-        together = joint(group)
-        for p, part in zip(together, preconditioned(together, [gradient(p) for p in together], P), strict=True):
+        params, grads = with_gradient(group["params"])
+        k = joint(group, params)
+        for p, part in zip(params[:k], preconditioned(params[:k], grads[:k], P), strict=True):
             p.grad = part.clone()
-        times, decayed = self._pending.get(together[0], (0, None))
+        times, decayed = self._pending.get(params[0], (0, {}))
         if group["weight_decay"] != 0 and group["decay"] == "l2":
-            decayed = [torch.zeros_like(p) for p in together] if decayed is None else decayed
-            torch._foreach_add_(decayed, preconditioned(together, together, P))
-        self._pending[together[0]] = times + 1, decayed
+            for p, part in zip(params[:k], preconditioned(params[:k], params[:k], P), strict=True):
+                decayed[p] = decayed[p] + part if p in decayed else part
+        self._pending[params[0]] = times + 1, decayed
 
-    def _gathered(self, group: Group) -> list[Tensor]:
+    def _gathered(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         """Σ_k G_k·P_k + wd·W·mean_k P_k of a layer's micro-batches."""
-        together = joint(group)
-        grads = [gradient(p) for p in together]
-        times, decayed = self._pending[together[0]]
+        times, decayed = self._pending[params[0]]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
-        if decayed is not None:
-            grads = list(torch._foreach_add(grads, decayed, alpha=group["weight_decay"] / times))
+        if decayed:
+            decays = [decayed[p] for p in params]
+            grads = list(torch._foreach_add(grads, decays, alpha=group["weight_decay"] / times))
         return grads
 
     @staticmethod
@@ -345,17 +353,3 @@ class KernelSGD(Optimizer):
         return options._replace(
             weight_decay=options.weight_decay if options.decay == "decoupled" else 0.0, maximize=False
         )
-
-
-def _with_gradient(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters that have a gradient, and it; RuntimeError for a sparse one."""
-    moving, grads = [], []
-    for p in params:
-        grad = p.grad
-        if grad is None:
-            continue
-        if grad.layout is not torch.strided:
-            raise RuntimeError("KernelSGD does not support sparse gradients: use dense ones (sparse=False)")
-        moving.append(p)
-        grads.append(grad)
-    return moving, grads

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpu import torch_ops
-from gpu.optim.groups import columns, gradient, split, write
+from gpu.optim.groups import columns, split, write
 
 BufferOf = Callable[[Tensor], Tensor]
 
@@ -30,9 +30,9 @@ class Options(NamedTuple):
 
 @dataclass
 class Update:
-    """`layers` are preconditioned, each [W] or [W, b] as one matrix; `plain` parameters move along `directions`."""
+    """`layers` are preconditioned, each [W] or [W, b] and its gradients; `plain` parameters move along `directions`."""
 
-    layers: list[list[Tensor]] = field(default_factory=list)
+    layers: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
     plain: list[Tensor] = field(default_factory=list)
     directions: list[Tensor] = field(default_factory=list)
 
@@ -43,12 +43,12 @@ class Update:
     def apply(self, options: Options, P: Tensor | None, buffer_of: BufferOf) -> None:
         """Move everything, in place. D = (G + wd·W)·P or, plain, G + wd·p; v ← μ·v + D; W ← W − η·v."""
         if options.decay == "decoupled" and options.weight_decay != 0:
-            for p in (*(p for layer in self.layers for p in layer), *self.plain):
+            for p in (*(p for layer, _ in self.layers for p in layer), *self.plain):
                 p.mul_(1 - options.lr * options.weight_decay)
             options = options._replace(weight_decay=0.0)
-        for layer in self.layers:
+        for layer, grads in self.layers:
             assert P is not None  # there are no layers without one
-            _move_layer(layer, P, options, buffer_of)
+            _move_layer(layer, grads, P, options, buffer_of)
         if self.plain:
             buffers = [buffer_of(p) for p in self.plain] if options.momentum != 0 else []
             move = _move_fused if _fusible(self.plain + self.directions + buffers) else _move_each
@@ -62,8 +62,8 @@ def preconditioned(params: list[Tensor], grads: list[Tensor], P: Tensor) -> list
     return split(D, params)
 
 
-def _move_layer(layer: list[Tensor], P: Tensor, options: Options, buffer_of: BufferOf) -> None:
-    W, G = columns(layer), columns([gradient(p) for p in layer])
+def _move_layer(layer: list[Tensor], grads: list[Tensor], P: Tensor, options: Options, buffer_of: BufferOf) -> None:
+    W, G = columns(layer), columns(grads)
     if options.maximize:
         G = G.neg()
     if options.weight_decay != 0:

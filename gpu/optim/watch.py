@@ -1,10 +1,15 @@
 """What an optimizer must see of the model to check an inverse's mini-batch and to bound a step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import finalize, ref
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gpu.optim.cache import identify
 
 
 @dataclass(frozen=True)
@@ -19,35 +24,57 @@ class Seen:
 
 
 class Watch:
-    """Remembers, since the last `clear`, the inputs of the model's forward passes in training and, of the one
-    `layer` (if any), what its backward passes went through."""
+    """Remembers, since the last `clear`, the identities of the inputs of the model's forward passes in training and, of
+    the one `layer` (if any), what its backward passes went through.
+
+    The model holds it weakly: without its optimizer the hooks are gone, and those of a copied model do nothing.
+    """
 
     def __init__(self, model: nn.Module, layer: nn.Module | None) -> None:
-        self.inputs: list[tuple[Tensor, int]] = []  # with their versions: what is written later was not run
+        self.inputs: list[tuple[bytes, torch.Size]] = []  # digest and shape
         self.passes: list[Seen] = []
-        self._hooks = [model.register_forward_pre_hook(self._before, with_kwargs=True)]
+        self.weight = getattr(layer, "weight", None)
+        handles = [model.register_forward_pre_hook(Hook(self, Watch._before), with_kwargs=True)]
         if layer is not None:
-            self._hooks.append(layer.register_forward_hook(self._after))
+            handles.append(layer.register_forward_hook(Hook(self, Watch._after)))
+        self.remove = finalize(self, _remove, handles)
 
     def clear(self) -> None:
         self.inputs.clear()
         self.passes.clear()
 
-    def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training and torch.is_grad_enabled():
             for value in (*args, *kwargs.values()):
                 if isinstance(value, Tensor):
-                    self.inputs.append((value, value._version))
+                    self.inputs.append((identify(value), value.shape))
                     return
 
     def _after(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if output.requires_grad:
             # On the output, not the module: the gradient then meets the very forward pass that it belongs to.
             features, logits, bias = args[0].detach(), output.detach(), getattr(module, "bias", None)
+            passes = self.passes  # not self: a graph may be kept
             output.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: self.passes.append(Seen(features, logits, gradient.detach(), bias))
+                lambda gradient: passes.append(Seen(features, logits, gradient.detach(), bias))
             )
+
+
+class Hook:
+    """Calls a method of an object as long as that is there; a copy, or what is unpickled, does nothing."""
+
+    def __init__(self, of: Any = None, method: Callable[..., None] | None = None) -> None:
+        self.of, self.method = (lambda: None) if of is None else ref(of), method
+
+    def __call__(self, *run: Any) -> None:
+        of = self.of()
+        if of is not None and self.method is not None:
+            self.method(of, *run)
+
+    def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
+        return Hook, ()
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()

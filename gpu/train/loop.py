@@ -42,8 +42,8 @@ class Result:
     last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the time
     spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse kernel
     matrices (built again after every resumption); neither includes evaluation and checkpoints. `inverse_bytes` is the
-    size of the cache, `pseudoinverses` how many of its mini-batches had a singular kernel matrix, `stalled` how many
-    steps "monotone" did not take.
+    size of the cache, `pseudoinverses` how many of its mini-batches had a singular kernel matrix (with `resample`, of
+    the epoch that had most), `stalled` how many steps "monotone" did not take.
     """
 
     optimizer: str
@@ -121,7 +121,7 @@ def epochs_of_batches(
         if settings.optimizer == "kernel-sgd":
             options: dict[str, Any] = {name: getattr(settings, name) for name in CACHE_OPTIONS}
             if settings.resample:
-                caches = resampled(X, m, seed=seed, start_epoch=start_epoch, **options)
+                caches = resampled(X, m, seed=seed, start_epoch=start_epoch, epochs=settings.epochs, **options)
             else:
                 caches = iter([KernelCache(X, mini_batches(n, m, seed=seed), **options)])
             epochs = ((list(cache.batches(X, y)), cache) for cache in caches)
@@ -154,20 +154,18 @@ def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[
     run = Run(settings, data.to(settings.device), folder)
     run.restore()
     with closing(epochs_of_batches(settings, run.X, run.y, len(run.history))) as epochs:
-        started = perf_counter()
-        for batches, cache in epochs:
+        while not run.finished:
+            started = perf_counter()
+            batches, cache = next(epochs)
             fetched = perf_counter()
             run.require_source(cache)
-            if run.finished:
-                return run.result(cache)
             loss = train_epoch(run.model, run.optimizer, batches).item()
             if not math.isfinite(loss):
                 raise FloatingPointError(_not_finite(settings, len(run.history) + 1, loss, cache))
-            run.record(loss, perf_counter() - started, 0.0 if cache is None else fetched - started)
+            run.record(loss, perf_counter() - started, 0.0 if cache is None else fetched - started, cache)
             run.save()
             on_epoch(run.history[-1])
-            started = perf_counter()
-    raise AssertionError("the mini-batches never end")
+    return run.result()
 
 
 class Run:
@@ -184,7 +182,7 @@ class Run:
         self.optimizer = build_optimizer(self.model, settings)
         self.history: list[Row] = []
         self.best: dict[str, Tensor] = {}
-        self.source: str | None = None
+        self.inverses: dict[str, Any] = {"source": None, "bytes": 0, "singular": 0}
         self.identity = {"settings": json.loads(json.dumps(asdict(settings))), "data": data.fingerprint()}
 
     @property
@@ -195,8 +193,11 @@ class Run:
     def best_row(self) -> Row:
         return max(reversed(self.history), key=lambda row: row["validation_accuracy"])
 
-    def record(self, loss: float, seconds: float, cache_seconds: float) -> None:
+    def record(self, loss: float, seconds: float, cache_seconds: float, cache: KernelCache | None) -> None:
         """Evaluate after an epoch and append to the history; keep the network where it is the best so far."""
+        if cache is not None:
+            singular = max(self.inverses["singular"], cache.singular)
+            self.inverses = {"source": cache.source, "bytes": cache.nbytes, "singular": singular}
         held = accuracy(self.model, self.X_held, self.y_held)
         test = accuracy(self.model, self.data.X_test, self.data.y_test)
         before = self.history[-1] if self.history else dict.fromkeys(COLUMNS, 0.0)
@@ -217,7 +218,7 @@ class Run:
         tensors |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors["rng"] = torch.get_rng_state()
-        record = {**self.identity, "source": self.source, "history": self.history, "optimizer": optimizer}
+        record = {**self.identity, "inverses": self.inverses, "history": self.history, "optimizer": optimizer}
         checkpoint.save(self.folder / CHECKPOINT, tensors, record)
         self.write_metrics()
 
@@ -241,7 +242,7 @@ class Run:
         self.best = parts["best"]
         checkpoint.unpack_optimizer(self.optimizer, tensors, record["optimizer"])
         torch.set_rng_state(tensors["rng"])
-        self.history, self.source = record["history"], record["source"]
+        self.history, self.inverses = record["history"], record["inverses"]
         self.write_metrics()
 
     def _require_identity(self, path: Path, record: dict[str, Any]) -> None:
@@ -255,14 +256,13 @@ class Run:
     def require_source(self, cache: KernelCache | None) -> None:
         """The inverses must be of the data, mini-batches and kernel that the run has been stepping with."""
         source = None if cache is None else cache.source
-        if self.history and source != self.source:
+        if self.history and source != self.inverses["source"]:
             raise CheckpointError(
-                f"{self.folder / CHECKPOINT}: its inverse kernel matrices were {self.source}, now they are {source}: "
-                "other data, mini-batches or kernel"
+                f"{self.folder / CHECKPOINT}: its inverse kernel matrices were {self.inverses['source']}, now they are "
+                f"{source}: other data, mini-batches or kernel"
             )
-        self.source = source
 
-    def result(self, cache: KernelCache | None) -> Result:
+    def result(self) -> Result:
         """The run's figures, once it is finished."""
         self.model.load_state_dict(self.best)
         best, last = self.best_row, self.history[-1]
@@ -279,8 +279,8 @@ class Run:
             loss=last["loss"],
             seconds=last["seconds"],
             cache_seconds=last["cache_seconds"],
-            inverse_bytes=0 if cache is None else cache.nbytes,
-            pseudoinverses=0 if cache is None else cache.singular,
+            inverse_bytes=self.inverses["bytes"],
+            pseudoinverses=self.inverses["singular"],
             stalled=sum(group.get("stalled", 0) for group in self.optimizer.param_groups),
         )
 

@@ -1,5 +1,6 @@
 """The rule itself: what KernelSGD does to a layer, against the reference."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -164,7 +165,7 @@ class Allocations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for part in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(part, Tensor):
+            if isinstance(part, Tensor) and part.dtype != torch.uint8:  # bytes to be digested, a view
                 self.largest = max(self.largest, part.numel())
         return result
 
@@ -191,6 +192,7 @@ def test_nothing_larger_than_the_layer_its_features_or_the_inverse_is_ever_forme
     with Allocations() as seen:
         optimizer.step(inverse=inverse)
         if options.get("step_rule") != "monotone":
+            optimizer.zero_grad()
             with optimizer.accumulate(inverse):
                 backward(model, x, y)
             optimizer.step()
@@ -248,6 +250,7 @@ def test_reduced_precision_of_the_caller_does_not_reach_the_step(accumulated: bo
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16), Precision() as seen:
             if accumulated:
+                optimizer.zero_grad()
                 with optimizer.accumulate(inverse):
                     weight.grad = random(3, 6, dtype=torch.float32)
             else:
@@ -404,6 +407,84 @@ def test_gradients_accumulated_and_not_do_not_mix() -> None:
     backward(model, x, y)
     with pytest.raises(ValueError, match="within accumulate"):
         optimizer.step()
+
+
+def test_a_gradient_from_before_the_first_micro_batch_is_refused() -> None:
+    weight = parameter(random(3, 6), random(3, 6))
+    optimizer = KernelSGD([weight], preconditioned=True)
+    with pytest.raises(ValueError, match="zero_grad"), optimizer.accumulate(unchecked(np.eye(4))):
+        (2 * weight).sum().backward()
+    assert torch.equal(weight.grad, random(3, 6))
+
+
+def test_plain_groups_accumulate_without_an_inverse() -> None:
+    p = parameter(random(4))
+    optimizer = KernelSGD([p], 0.5)
+    for _ in range(2):
+        with optimizer.accumulate():
+            p.sum().backward()
+    optimizer.step()
+    assert torch.equal(p, random(4) - 1)
+
+
+@pytest.mark.parametrize("bias", ["plain", "augmented"])
+@pytest.mark.parametrize("m", [3, 9])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight_decay": 0.1, "step_rule": "monotone"},
+        {"weight_decay": 0.1, "momentum": 0.9},
+        {"weight_decay": 0.1, "decay": "decoupled", "step_rule": "monotone"},
+        {"weight_decay": 0.1, "decay": "decoupled"},
+    ],
+    ids=str,
+)
+def test_a_bias_without_a_gradient_stays_and_the_weight_moves_as_if_alone(
+    bias: Any, m: int, options: dict[str, Any]
+) -> None:
+    model = nn.Linear(6, 3, dtype=torch.float64)
+    twin = copy.deepcopy(model)
+    inverse = unchecked(reference.inverse_gram(reference.gram(random(m, 2))))
+    optimizers = [
+        KernelSGD([{"params": list(model.parameters()), "bias": bias}], preconditioned=True, model=model, **options),
+        KernelSGD([twin.weight], preconditioned=True, model=twin, **options),
+    ]
+    start = copy.deepcopy(model)
+    for _ in range(2):
+        for net, optimizer in zip((model, twin), optimizers, strict=True):
+            optimizer.zero_grad()
+            backward(net, random(m, 6), torch.arange(m) % 3)
+            net.bias.grad = None
+            optimizer.step(inverse=inverse)
+    assert torch.equal(model.bias, start.bias)
+    assert not torch.equal(model.weight, start.weight)
+    assert torch.equal(model.weight, twin.weight)
+
+
+@pytest.mark.parametrize("bias", ["plain", "augmented"])
+def test_accumulation_over_a_bias_that_has_a_gradient_in_some_micro_batches_only(bias: Any) -> None:
+    """The bias's L2 term is that of the micro-batches that it took part in, over the number of all."""
+    W, b, P = random(3, 4), random(3, seed=1), found(random(5, 5, seed=2))
+    weight, offset = parameter(W), parameter(b)
+    optimizer = KernelSGD([weight, offset], 1.0, weight_decay=0.5, bias=bias, preconditioned=True)
+    G, g = random(3, 4, seed=3), random(3, seed=4)
+    for terms in ([(weight, G)], [(weight, G), (offset, g)]):
+        with optimizer.accumulate(unchecked(P)):
+            sum((p * gradient).sum() for p, gradient in terms).backward()
+    optimizer.step()
+    alone, joint = np.zeros((3, 5)), np.column_stack((found(G), found(g)))
+    alone[:, :4] = found(G)
+    both = np.column_stack((found(W), found(b)))
+    of_weight = np.column_stack((found(W), np.zeros(3)))
+    first = np.pad((alone @ P + 0.25 * of_weight @ P)[:, :4], ((0, 0), (0, 1)))
+    expected = both - first - (joint @ P + 0.25 * both @ P)
+    if bias == "plain":
+        P4 = P[:4, :4]
+        expected = np.column_stack(
+            (found(W) - 2 * found(G) @ P4 - 0.5 * found(W) @ P4, found(b) - found(g) - 0.5 * found(b))
+        )
+    moved = np.column_stack((found(weight), found(offset)))
+    np.testing.assert_allclose(moved, expected, rtol=0, atol=50 * 2**-53 * 10)  # sums of 20 terms of sizes below 10
 
 
 def test_every_preconditioned_layer_takes_the_leading_block_of_its_own_width() -> None:

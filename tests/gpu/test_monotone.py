@@ -290,6 +290,18 @@ def test_without_a_watched_model_a_monotone_step_is_an_error() -> None:
         optimizer.step(inverse=CachedInverse.unchecked(torch.eye(4).double()))
 
 
+def test_a_layer_that_joins_later_is_not_bounded_by_the_one_that_is_watched() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    optimizer = KernelSGD(kernel_groups(model[2:]), 0.1, model=model, step_rule="monotone")
+    optimizer.add_param_group({"params": [model[0].weight], "preconditioned": True})
+    before = parameters(model[0]), parameters(model[2])
+    backward(model, random(4, 6), torch.tensor([0, 1, 2, 1]))
+    with pytest.raises(ValueError, match="watched layer"):
+        optimizer.step(inverse=CachedInverse.unchecked(torch.eye(4).double()))
+    assert (parameters(model[0]) == before[0]).all()
+    assert (parameters(model[2]) == before[1]).all()
+
+
 def test_accumulated_gradients_have_no_bound() -> None:
     layer = nn.Linear(6, 3)
     optimizer = KernelSGD(kernel_groups(layer), model=layer, step_rule="monotone")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.nn.functional import cross_entropy
 
-from gpu.optim import mini_batches
+from gpu.optim import KernelCache, mini_batches
 from gpu.train import CheckpointError, Dataset, Settings, Study, UsageError, checkpoint, fit, loop, mlp
 from gpu.train import study as studies
 from gpu.train.data import hold_out
@@ -112,7 +112,7 @@ def test_all_optimizers_get_the_same_mini_batches_in_the_same_order(resample, se
     X, y = DATA.X_train, DATA.y_train
     seen = {}
     for optimizer in OPTIMIZERS:
-        run = replace(SMALL, optimizer=optimizer, resample=resample, seed=seed, batch_size=size)
+        run = replace(SMALL, optimizer=optimizer, resample=resample, seed=seed, batch_size=size, epochs=9)
         epochs = epochs_of_batches(run, X, y, start)
         seen[optimizer] = [[(x, labels) for x, labels, _ in batches] for batches, _ in islice(epochs, 2)]
         epochs.close()
@@ -336,10 +336,42 @@ def test_a_run_is_not_resumed_with_other_data(finished):
 
 def test_a_run_is_not_resumed_with_the_inverses_of_another_cache(finished, tmp_path):
     tensors, record = checkpoint.load(finished / CHECKPOINT)
-    assert record["source"]
-    checkpoint.save(tmp_path / CHECKPOINT, tensors, {**record, "source": "another"})
+    assert record["inverses"]["source"]
+    another = {"inverses": {**record["inverses"], "source": "another"}, "history": record["history"][:-1]}
+    checkpoint.save(tmp_path / CHECKPOINT, tensors, {**record, **another})
     with pytest.raises(CheckpointError, match="inverse kernel matrices were another"):
         fit(SMALL, DATA, tmp_path)
+
+
+def test_no_inverses_are_built_that_no_epoch_trains_on(tmp_path, monkeypatch):
+    built = []
+    build = KernelCache.__init__
+
+    def counted(self, X, batches, **options):
+        build(self, X, batches, **options)
+        built.append(self)
+
+    monkeypatch.setattr(KernelCache, "__init__", counted)
+    run = replace(SMALL, resample=True, epochs=3)
+    fit(run, DATA, tmp_path)
+    assert len(built) == 3
+    fit(run, DATA, tmp_path)
+    assert len(built) == 3
+
+
+def test_pseudoinverses_are_those_of_the_epochs_trained_on(tmp_path):
+    """Four pairs of equal instances; how many mini-batches hold a whole pair depends on the epoch."""
+    X = DATA.X_train.clone()
+    X[:20] = X[20:40]
+    data = replace(DATA, X_train=X)
+    run = replace(SMALL, resample=True, epochs=6, batch_size=4)
+    result = fit(run, data, tmp_path)
+    train, _ = hold_out(len(X), run.validation, seed=run.seed)
+    counts = [
+        sum(len(X[train][batch].unique(dim=0)) < len(batch) for batch in mini_batches(60, 4, seed=(0, epoch)))
+        for epoch in range(7)
+    ]
+    assert result.pseudoinverses == max(counts[:6]) > counts[6]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -160,6 +160,15 @@ def test_sharp_learning_rate_is_never_below_the_one_for_all_labels(
     assert sharp >= safe * (1 - 30 * len(Z) * U)  # the eigenvalue's rounding
 
 
+@given(integer_layers(), st.integers(-900, 900))
+def test_sharp_learning_rate_is_inverse_to_the_size_of_p_however_small_or_large(
+    case: tuple[Array, Array, Array], exponent: int
+) -> None:
+    Z, P, R = case
+    scaled = conditions.sharp_learning_rate(Z, np.ldexp(P, exponent), R)
+    assert scaled == np.ldexp(conditions.sharp_learning_rate(Z, P, R), -exponent)
+
+
 @given(st.integers(1, 6).map(lambda exponent: 10.0**-exponent))
 def test_four_cannot_be_replaced_by_a_larger_number(excess: float) -> None:
     """Two instances, equal but for their labels, two classes: at a small weight, 4·(1 + ε) already raises the loss."""

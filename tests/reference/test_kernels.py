@@ -1,5 +1,6 @@
 """Gram matrices: the exact formulas, scikit-learn's, and what no kernel matrix may lack."""
 
+import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from itertools import combinations
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise
 
@@ -37,6 +39,17 @@ def mirrored(X: Array) -> Array:
     return np.concatenate((X, -X))
 
 
+@st.composite
+def data_of_any_range(draw: st.DrawFn) -> tuple[Array, float]:
+    """Entries and a γ from anywhere in float64: ‖x−y‖² and ⟨x,y⟩ leave its range, with and without γ."""
+    shape = draw(st.tuples(strategies.sizes(3), strategies.sizes(3)))
+    numbers = st.builds(lambda s, e: s * 2.0**e, st.sampled_from((-1.25, 1.0, 1.5)), st.integers(-1070, 1000))
+    X = draw(hnp.arrays("float64", shape, elements=st.just(0.0) | numbers, fill=st.nothing()))
+    largest = float(np.abs(X).max()) or 1.0
+    near = math.ldexp(1.0, max(-1070, min(1020, draw(st.integers(-6, 6)) - 2 * math.frexp(largest)[1])))
+    return X, draw(st.just(near) | st.integers(-1070, 1020).map(lambda e: 2.0**e))
+
+
 def exact_gram(
     X: Array, kernel: str, *, gamma: float = 1.0, degree: int = 3, coef0: float = 1.0
 ) -> NDArray[np.float64]:
@@ -52,6 +65,32 @@ def exact_gram(
 
     rows = [[Fraction(entry) for entry in row] for row in X.tolist()]
     return np.array([[value(x, y) for y in rows] for x in rows])
+
+
+@given(case=data_of_any_range())
+def test_only_what_the_exponential_is_taken_of_may_overflow(case: tuple[Array, float]) -> None:
+    X, gamma = case
+    H = reference.gram(X, gamma=gamma)
+    for i, j in np.ndindex(H.shape):
+        t = Fraction(gamma) * sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(X[i], X[j], strict=True))
+        exact = math.exp(-float(min(t, 800)))
+        assert abs(H[i, j] - exact) <= 2 * U * (1 + (X.shape[1] + 4) * float(min(t, 800))) * exact + 2.0**-1022
+
+
+@given(case=data_of_any_range())
+def test_only_gamma_times_the_product_may_overflow(case: tuple[Array, float]) -> None:
+    X, gamma = case
+    rows = [[Fraction(entry) for entry in row] for row in X.tolist()]
+    exact = [[Fraction(gamma) * sum(a * b for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
+    sizes = [[Fraction(gamma) * sum(abs(a * b) for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
+    try:
+        H = reference.gram(X, "polynomial", gamma=gamma, degree=1, coef0=0.0)
+    except FloatingPointError:
+        assert max(abs(value) for row in exact for value in row) >= Fraction(2) ** 1024 * (1 - Fraction(2) ** -53)
+        return
+    for i, j in np.ndindex(H.shape):
+        off = abs(Fraction(float(H[i, j])) - exact[i][j])
+        assert off <= Fraction(U) * (X.shape[1] + 3) * sizes[i][j] + Fraction(2) ** -1074
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
