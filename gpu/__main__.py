@@ -125,7 +125,7 @@ def train(
             seeds=tuple(range(first_seed, first_seed + seeds)),
             settings=settings,
         )
-        _run(out or Path("runs") / f"{data}-{datetime.now():%Y%m%d-%H%M%S}", study, data_dir, as_json)
+        _run(out or Path("runs") / f"{Path(data).name}-{datetime.now():%Y%m%d-%H%M%S}", study, data_dir, as_json)
 
 
 app.command("train")(train)

@@ -39,9 +39,14 @@ dtypes = ("float64",)
 
 
 def from_numpy(array: ArrayLike, dtype: str) -> NDArray[np.generic]:
-    """A copy of `array` in `dtype`, memory order kept; integer arrays stay integer."""
+    """A copy of `array`, memory order kept, floats in `dtype`; what is no float stays what it is.
+
+    Raises ValueError for a dtype that is not in `dtypes`.
+    """
+    if dtype not in dtypes:
+        raise ValueError(f"dtype: expected one of {dtypes}, got {dtype!r}")
     source = np.asarray(array)
-    return source.copy(order="K") if source.dtype.kind in "iub" else source.astype(dtype, order="K")
+    return source.astype(dtype if source.dtype.kind == "f" else source.dtype, order="K")
 
 
 def to_numpy(array: ArrayLike) -> NDArray[np.generic]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reference._checks import Array, in_range, one_of, real_scalar
+from reference._checks import Array, in_range, one_of, real_scalar, whole
 from reference.inverse import inverse_gram
 from reference.kernels import gram
 from reference.loss import softmax_cross_entropy
@@ -91,8 +91,14 @@ def step(state: State, x: ArrayLike, y: ArrayLike, inverse: ArrayLike, settings:
 def train(
     layers: Sequence[Layer], X: ArrayLike, y: ArrayLike, batches: Batches, epochs: int, settings: Settings
 ) -> tuple[list[float], State]:
-    """Algorithm 1: the mean loss of every mini-batch before its step, and the state after `epochs` epochs."""
+    """Algorithm 1: the mean loss of every mini-batch before its step, and the state after `epochs` epochs.
+
+    Raises ValueError where y has another length than X or `epochs` is no integer ≥ 0, and as the operations do.
+    """
     x, labels = np.asarray(X), np.asarray(y)
+    if labels.shape != x.shape[:1]:
+        raise ValueError(f"y: expected one label for every row of X, shape {x.shape[:1]}, got {labels.shape}")
+    epochs = whole("epochs", real_scalar("epochs", epochs), 0)
     cached = inverses(x, batches, settings)
     state, losses = initial_state(layers), []
     for _ in range(epochs):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpu.bench.timing import interleaved, paired_ratios
 from gpu.optim import KernelCache, mini_batches
+from gpu.train.errors import UsageError
 from gpu.train.provenance import provenance
 
 PARTS = ("matrix product", "exponential", "cholesky", "inverse")
@@ -31,7 +32,11 @@ def cache(*, n: int, d: int, m: int, gamma: float, repeats: int) -> dict[str, An
     X = torch.rand(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batches = mini_batches(n, m, seed=0)
     done: list[int] = []
-    KernelCache(X, batches, gamma=gamma, progress=done.append)
+    if singular := KernelCache(X, batches, gamma=gamma, progress=done.append).singular:
+        raise UsageError(
+            f"gamma: {gamma:g} makes {singular} of the kernel matrices of {d} features singular, and the slow path is "
+            "not what is measured here; raise gamma or d"
+        )
     with threadpool_limits(1):
         seconds = interleaved(
             {

@@ -68,9 +68,9 @@ def load(name: str, folder: Path | None = None, *, scaling: str = "unit") -> Dat
         )
     return Dataset(
         name,
-        torch.from_numpy(((X_train - offset) / factor).astype(np.float32)),
+        _scaled(name, X_train, offset, factor),
         torch.from_numpy(y_train.astype(np.int64)),
-        torch.from_numpy(((X_test - offset) / factor).astype(np.float32)),
+        _scaled(f"{name}.t", X_test, offset, factor),
         torch.from_numpy(np.searchsorted(classes, test_labels)),
         tuple(classes.tolist()),
     )
@@ -93,13 +93,22 @@ Part = tuple[np.ndarray, np.ndarray]
 def _affine(X: np.ndarray, scaling: str) -> tuple[float, float]:
     """Offset and factor of x → (x − offset)/factor; a constant is only shifted."""
     low, high = float(X.min()), float(X.max())
-    offset, factor = {
-        "none": (0.0, 1.0),
-        "unit": (low, high - low),
-        "symmetric": (low + (high - low) / 2, (high - low) / 2),
-        "standard": (float(X.mean()), float(X.std())),
-    }[scaling]
+    with np.errstate(over="ignore", invalid="ignore"):
+        offset, factor = {
+            "none": (0.0, 1.0),
+            "unit": (low, high - low),
+            "symmetric": (low + (high - low) / 2, (high - low) / 2),
+            "standard": (float(X.mean()), float(X.std())),
+        }[scaling]
     return offset, factor or 1.0
+
+
+def _scaled(name: str, X: np.ndarray, offset: float, factor: float) -> Tensor:
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = ((X - offset) / factor).astype(np.float32)
+    if not (np.isfinite(factor) and np.isfinite(scaled).all()):
+        raise DataError(f"{name}: expected features that float32 holds, got {X.min():.3g} to {X.max():.3g}; scale them")
+    return torch.from_numpy(scaled)
 
 
 def _digits() -> tuple[Part, Part]:
@@ -148,7 +157,7 @@ def _read(path: Path) -> tuple[Any, np.ndarray]:
         ) from error
     if not len(y) or not X.nnz:
         raise DataError(f"{path}: expected instances with features, got an empty file; get it again")
-    if not np.isfinite(X.data).all() or not (y == np.round(y)).all():
+    if not np.isfinite(X.data).all() or not (np.isfinite(y) & (y == np.round(y))).all():
         raise DataError(
             f"{path}: expected finite features and whole numbers as class labels; is this a classification data set?"
         )

@@ -65,6 +65,9 @@ def create(study: Study, data: Dataset, folder: Path) -> None:
         )
     require_device(study.settings.device)
     config = {**asdict(study), "fingerprint": data.fingerprint(), **provenance()}
+    if folder.exists():
+        write_text(folder / CONFIG, json.dumps(config, indent=1))
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as place:
         made = Path(place) / "study"

@@ -80,6 +80,20 @@ def test_compare_pairs_all_three_optimizers_by_seed(tmp_path):
     assert "95 % interval [" in output
 
 
+def test_runs_stand_in_the_folder_runs_whatever_the_name_of_the_data_and_in_an_empty_one_where_one_is(
+    tmp_path, monkeypatch
+):
+    for name in ("made", "made.t"):
+        (tmp_path / name).write_text("1 1:0.5 2:0.25\n2 1:1 2:0.75\n" * 5)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert command("train", *QUICK, "--out", ".")[0] == 0
+    assert (tmp_path / "here" / "config.json").exists()
+    monkeypatch.chdir(tmp_path)
+    assert command("train", *QUICK, "--data", tmp_path / "made", "--data-dir", tmp_path)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "made.t", "here", "runs"}
+
+
 @pytest.mark.slow
 def test_json_is_all_that_standard_output_gets(tmp_path):
     out = ["--out", tmp_path / "run"]
@@ -120,6 +134,7 @@ def test_where_the_data_is_the_paper_s_its_figures_stand_beside_ours(tmp_path):
         (["train", "--resume", "{tmp}", "--lr", "0.2", "--json"], "leave out --lr"),
         (["compare", "--resume", "{tmp}", "--seeds", "3"], "leave out --seeds"),
         (["bench", "step", "--data", "usps"], "--data-dir"),
+        (["bench", "cache", "--n", "128", "--d", "1", "--gamma", "1e-9"], "makes 2 of the kernel matrices"),
     ],
 )
 def test_what_the_user_can_put_right_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatch, arguments, named):

@@ -133,6 +133,7 @@ BROKEN = {
     "a cut line": b"1 1:0.5 2:0.25\n2 1:",
     "a word for a label": b"one 1:0.5\n",
     "a fractional label": b"1.5 1:0.5\n",
+    "an infinite label": b"inf 1:0.5\n",
     "features that are no numbers": b"1 1:nan\n",
     "infinite features": b"1 1:inf\n",
     "features out of order": b"1 2:1 1:1\n",
@@ -150,6 +151,17 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path, where, what):
         (tmp_path / name).write_bytes(BROKEN[what] if name == where else GOOD.encode())
     with pytest.raises(DataError, match=rf"{where}: "):
         load("made", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "values", "scaling"),
+    [("made", "1e39", "none"), ("made.t", "-1e39", "unit"), ("made", "-1.5e308 2:1.5e308", "unit")],
+)
+def test_features_beyond_float32_after_scaling_are_refused(tmp_path, where, values, scaling):
+    for name in ("made", "made.t"):
+        (tmp_path / name).write_text(f"1 1:{values}\n2 1:1\n" if name == where else GOOD)
+    with pytest.raises(DataError, match=rf"^{where}: .*float32"):
+        load("made", tmp_path, scaling=scaling)
 
 
 @pytest.mark.parametrize("ending", [".bz2", ".gz"])

@@ -188,6 +188,16 @@ def test_training_takes_its_steps_in_the_order_of_the_mini_batches() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "epochs", "named"), [(8, 1, "y"), (6, 1, "y"), (7, -1, "epochs"), (7, 0.5, "epochs")]
+)
+def test_training_refuses_labels_of_other_instances_and_epochs_that_are_no_number(
+    labels: int, epochs: float, named: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{named}: expected .*, got "):
+        train(initial_layers((3, 2), 0), np.eye(7, 3), np.zeros(labels, int), [np.arange(7)], epochs, Settings())
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [("layers", "first"), ("bias", "joint"), ("decay", "L2")]
     + [(rate, value) for rate in ("lr", "weight_decay", "momentum") for value in (-1e-300, float("nan"), float("inf"))],

@@ -183,6 +183,17 @@ def test_inputs_are_never_written_to_and_never_shared(operation: Callable[..., A
     assert not any(np.shares_memory(result, array) for result in results for array in arrays)
 
 
+@pytest.mark.parametrize("kind", [np.complex128, bool, np.int8])
+def test_from_numpy_leaves_what_is_no_float_to_the_operations(kind: type) -> None:
+    assert reference.from_numpy(np.eye(2, dtype=kind), "float64").dtype == kind
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "complex128"])
+def test_from_numpy_refuses_a_dtype_that_is_not_claimed(dtype: str) -> None:
+    with pytest.raises(ValueError, match=dtype):
+        reference.from_numpy(np.eye(2), dtype)
+
+
 def test_from_numpy_copies_in_the_same_memory_order_and_leaves_integers() -> None:
     columns = np.asfortranarray(A, dtype=np.float32)
     copy, labels = reference.from_numpy(columns, "float64"), reference.from_numpy(LABELS, "float64")
