@@ -163,7 +163,7 @@ def bench_cache(
     d: Annotated[int, Option(min=1, help="Features.")] = 780,
     m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
     gamma: Gamma = 0.01,
-    repeats: Annotated[int, Option(min=1, help="Rounds.")] = 5,
+    repeats: Annotated[int, Option(min=1, help="Rounds.")] = 15,
     as_json: Json = False,
 ) -> None:
     """Building all inverses in float64 on one thread, over its parts timed alone; and a loop in SciPy over it."""

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from time import perf_counter
 
+from rich.console import Console
+from rich.progress import Progress
+
 Seconds = dict[str, list[float]]
 
 
@@ -12,12 +15,18 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], repeats: int, *, warm
     task, so that none always follows the same one."""
     names = list(tasks)
     seconds: Seconds = {name: [] for name in names}
-    for turn in range(-warm_up, repeats):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            started = perf_counter()
-            tasks[name]()
-            if turn >= 0:
-                seconds[name].append(perf_counter() - started)
+    console = Console(stderr=True)
+    # Drawn between the rounds alone: a thread that draws would be timed too.
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as progress:
+        rounds = progress.add_task("rounds", total=warm_up + repeats)
+        for turn in range(-warm_up, repeats):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                started = perf_counter()
+                tasks[name]()
+                if turn >= 0:
+                    seconds[name].append(perf_counter() - started)
+            progress.advance(rounds)
+            progress.refresh()
     return seconds
 
 

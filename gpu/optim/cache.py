@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import accumulate, count, groupby, islice, pairwise
 from typing import Any, Literal, Self
 from weakref import ref
@@ -19,6 +20,7 @@ from weakref import ref
 import numpy as np
 import torch
 import xxhash
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 
 from gpu import torch_ops
@@ -51,16 +53,16 @@ class Kernel:
         if self.singular not in torch_ops.SINGULAR:
             raise ValueError(f"singular: expected one of {torch_ops.SINGULAR}, got {self.singular!r}")
 
-    def inverses(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def inverses(self, x: Tensor, workspace: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(H + ridge·I)⁻¹ in float64 of every mini-batch of x, (c, m, d) → (c, m, m), and which took the pseudoinverse.
 
-        Raises as `torch_ops.gram` and `torch_ops.inverse_gram` do.
+        `workspace` as in `torch_ops.gram_core`. Raises as `torch_ops.gram` and `torch_ops.inverse_gram` do.
         """
         flat = x.reshape(*x.shape[:2], -1).double()
         parameters: dict[str, Any] = {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
         # What is not finite in x is not finite in H, which is far smaller to look at; `gram` then says what is wrong.
         try:
-            H = torch_ops.gram_core(flat, self.kernel, **parameters)
+            H = torch_ops.gram_core(flat, self.kernel, **parameters, workspace=workspace)
             suspicious = not math.isfinite(H.sum())
         except FloatingPointError:
             suspicious = True
@@ -176,11 +178,11 @@ class KernelCache:
                 f"batches: expected non-empty mini-batches of non-empty X, got sizes {sizes[:8]} of {tuple(X.shape)}"
             )
         self.kernel, self._indices = Kernel(**kernel), indices
-        self._store = torch.zeros(sum(sizes), max(sizes), dtype=_floating(dtype or X.dtype), device=device or X.device)
+        self._store = torch.empty(sum(sizes), max(sizes), dtype=_floating(dtype or X.dtype), device=device or X.device)
         self._starts = (0, *accumulate(sizes))
         self.singular = 0
         chunk = _batches_per_chunk(X, max(sizes), self.nbytes, memory_budget)
-        with torch.no_grad():
+        with torch.no_grad(), _thread_pools().limit(limits=torch.get_num_threads(), user_api="blas"):
             digests = self._build(X.detach(), chunk, progress)
         _require_finite(self._store)
         self._finish(digests, None if fixed else content_digest(X))
@@ -252,25 +254,28 @@ class KernelCache:
     def _build(self, X: Tensor, chunk: int, progress: Callable[[int], None] | None) -> list[bytes]:
         """Compute and store all inverses; the mini-batches' digests."""
         digests: list[bytes] = []
-        gathered = X.new_empty(min(chunk, len(self)) * self._store.shape[1], *X.shape[1:])  # one: fresh memory is slow
+        # Fresh memory is slow: one buffer for what is gathered, one for what is centred.
+        gathered = X.new_empty(min(chunk, len(self)) * self._store.shape[1], *X.shape[1:])
+        workspace = torch.empty(gathered.numel(), dtype=torch.float64, device=X.device)
         for first, group in _equal_sized(self._indices, chunk):
             c, m = len(group), len(group[0])
             x = torch.index_select(X, 0, torch.cat(group).to(X.device), out=gathered[: c * m]).view(c, m, *X.shape[1:])
-            self._invert(x, first)
+            self._invert(x, first, workspace)
             digests += map(content_digest, x)
             if progress is not None:
                 progress(len(digests))
         return digests
 
-    def _invert(self, x: Tensor, first: int) -> None:
+    def _invert(self, x: Tensor, first: int, workspace: Tensor) -> None:
         c, m = x.shape[:2]
         start = self._starts[first]
         try:
-            inverse, singular = self.kernel.inverses(x)
+            inverse, singular = self.kernel.inverses(x, workspace)
         except np.linalg.LinAlgError as error:
             raise np.linalg.LinAlgError(f"mini-batches {first} to {first + c - 1}: {error}") from error
         self.singular += int(singular.sum())
         self._store[start : start + c * m, :m] = inverse.reshape(c * m, m)
+        self._store[start : start + c * m, m:] = 0
 
     def _finish(self, digests: list[bytes], whole: bytes | None) -> None:
         """Give every mini-batch its entry. `whole` is the digest of all data where the composition may change."""
@@ -309,6 +314,11 @@ def resampled(
                 yield upcoming.popleft().result()
         for last in upcoming:
             yield last.result()
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all libraries of the process: milliseconds
 
 
 def _own_indices(batch: Tensor) -> Tensor:
