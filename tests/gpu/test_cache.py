@@ -16,6 +16,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
@@ -366,8 +367,48 @@ def test_a_cache_from_a_loader_is_that_of_its_mini_batches() -> None:
         assert cache.lookup(x).batch == number
     swapped = KernelCache.from_loader(([y, {"x": x}] for x, y in loader), inputs=lambda batch: batch[1]["x"], gamma=0.1)
     assert swapped.source == expected.source
+    assert KernelCache.from_loader((x for x, _ in loader), gamma=0.1).source == expected.source
     with pytest.raises(ValueError, match="loader"):
         KernelCache.from_loader([])
+
+
+def test_no_inverse_carries_the_graph_of_an_input_that_needs_a_gradient() -> None:
+    X, batches = random(23, 4).requires_grad_(), mini_batches(23, 5, seed=0)
+    for one, other in zip(
+        entries(KernelCache(X, batches), X), entries(KernelCache(X.detach(), batches), X), strict=True
+    ):
+        assert not one.matrix.requires_grad
+        assert torch.equal(one.matrix, other.matrix)
+
+
+def test_numpys_blas_is_held_to_the_threads_of_torch_while_a_cache_is_built() -> None:
+    """torch.set_num_threads does not reach it; a pool of its own would compete with what else runs."""
+
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen: list[set[int]] = []
+    before = torch.get_num_threads()
+    try:
+        for number in (2, 1):
+            torch.set_num_threads(number)
+            with threadpool_limits(3 - number, "blas"):
+                KernelCache(random(8, 2), [torch.arange(8)], progress=lambda _: seen.append(threads()))
+                assert threads() == {3 - number}
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [{2}, {1}]
+
+
+@given(shape=st.tuples(*[strategies.sizes(9)] * 3), gamma=st.sampled_from((1e-3, 1.0)), seed=strategies.seeds())
+def test_the_faster_way_of_the_build_gives_the_same_gram_matrices(
+    shape: tuple[int, int, int], gamma: float, seed: int
+) -> None:
+    X = random(*shape, seed=seed)
+    kernel = {"kernel": "rbf", "gamma": gamma, "degree": 3, "coef0": 1.0}
+    H = torch_ops.gram_core(X, **kernel, workspace=torch.full((X.numel() + 3,), torch.nan).double())
+    ratios.assert_within(ratios.gram_rbf(H.numpy(), reference.gram(X.numpy(), gamma=gamma), X.numpy(), gamma=gamma))
+    assert torch.equal(H, H.mT)
 
 
 def test_largest_is_the_largest_entry() -> None:
@@ -474,6 +515,16 @@ def test_resampling_builds_the_next_epoch_in_another_thread_while_this_one_train
     assert len(threads) == 1
     caches.close()
     assert not any(thread.name.startswith("kernel-cache") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (2, 3), (3, 3), (0, 1)])
+def test_resampling_ends_with_the_last_epoch_asked_for(start: int, stop: int) -> None:
+    X, done = random(10, 3), []
+    caches = list(resampled(X, 5, seed=0, start_epoch=start, epochs=stop, progress=done.append))
+    assert len(caches) == stop - start
+    assert done == [2] * (stop - start)
+    for epoch, cache in enumerate(caches, start):
+        assert torch.equal(cache.lookup(X[mini_batches(10, 5, seed=(0, epoch))[1]]).matrix, entries(cache, X)[1].matrix)
 
 
 def test_what_fails_in_the_background_is_raised_in_the_foreground() -> None:
