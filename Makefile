@@ -30,7 +30,8 @@ audit: install
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
-	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --editable ".[tests,plots]"
 	touch $(STAMP)
 

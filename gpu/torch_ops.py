@@ -94,7 +94,8 @@ def half_products(X: Tensor) -> Tensor:
     if X.device.type != "cpu":
         return _symmetric(X @ X.mT)
     rows = X.numpy()
-    return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
 
 
 def _rbf_from_differences(X: Tensor, root: float) -> Tensor:

@@ -11,9 +11,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import accumulate, count, groupby, islice, pairwise
+from threading import Lock
 from typing import Any, Literal, Self
 from weakref import ref
 
@@ -27,6 +29,8 @@ from gpu import torch_ops
 
 # A chunk is gathered, centred and factored while still in the processor's cache: larger ones were slower.
 CHUNK_BYTES = 16 * 2**20
+
+_building = Lock()
 
 # By id, tensors whose digest is known as long as torch counts no write: where and in which version their numbers lay,
 # and it. (WeakTensorKeyDictionary takes four times as long, once every forward pass.)
@@ -113,22 +117,18 @@ def content_digest(x: Tensor) -> bytes:
 
 
 def identify(x: Tensor) -> bytes:
-    """`content_digest(x)`; looked up, as long as torch counts no write to x, where the cache has gathered x itself or
-    where another look would cost a transfer from the device."""
-    if x.is_inference():  # has no version
-        return content_digest(x)
+    """`content_digest(x)`; remembered, as long as torch counts no write to x, where the cache has gathered x, or has
+    looked it up on a device from which another look would be a transfer."""
     known = _known.get(id(x))
-    if known is not None and known[0]() is x and known[1] == x.data_ptr() and known[2] == x._version:
+    if known is not None and known[1] == x.data_ptr() and known[2] == x._version:
         return known[3]
-    digest = content_digest(x)
-    if x.device.type != "cpu":
-        _remember(x, digest)
-    return digest
+    return content_digest(x)
 
 
 def _remember(x: Tensor, digest: bytes) -> None:
-    key = id(x)
-    _known[key] = ref(x, lambda _: _known.pop(key, None)), x.data_ptr(), x._version, digest
+    if not x.is_inference():  # has no version
+        key = id(x)
+        _known[key] = ref(x, lambda _: _known.pop(key, None)), x.data_ptr(), x._version, digest
 
 
 def kernel_inverse(x: Tensor, *, dtype: torch.dtype | None = None, **kernel: Any) -> CachedInverse:
@@ -182,8 +182,8 @@ class KernelCache:
         self._starts = (0, *accumulate(sizes))
         self.singular = 0
         chunk = _batches_per_chunk(X, max(sizes), self.nbytes, memory_budget)
-        with torch.no_grad(), _thread_pools().limit(limits=torch.get_num_threads(), user_api="blas"):
-            digests = self._build(X.detach(), chunk, progress)
+        with torch.no_grad(), _numpy_threads(torch.get_num_threads()):
+            digests = self._build(X, chunk, progress)
         _require_finite(self._store)
         self._finish(digests, None if fixed else content_digest(X))
 
@@ -218,8 +218,8 @@ class KernelCache:
         """Every mini-batch in its fixed order: (X[idx], *others[idx], its `CachedInverse`).
 
         Raises ValueError where one of `others` has another length, and at the first mini-batch that is not, bit for
-        bit, what the cache was built from. What is written later through NumPy or `.data` into a tensor handed out here
-        goes unseen: torch does not count it.
+        bit, what the cache was built from. A write that torch does not count (through NumPy, DLPack or `.data`) into a
+        tensor handed out here goes unseen.
         """
         if len(X) <= self._last:
             raise ValueError(f"X: expected at least {self._last + 1} instances, got shape {tuple(X.shape)}")
@@ -242,7 +242,10 @@ class KernelCache:
 
         Raises ValueError where the cache holds none such: another composition or order, augmented or other data.
         """
-        batch = self._numbers.get(content_digest(x))
+        digest = content_digest(x)
+        if x.device.type != "cpu" or id(x) in _known:
+            _remember(x, digest)
+        batch = self._numbers.get(digest)
         if batch is None:
             raise ValueError(
                 f"x: this mini-batch of shape {tuple(x.shape)} is none of the {len(self)} in the cache. The "
@@ -316,9 +319,19 @@ def resampled(
             yield last.result()
 
 
+@contextmanager
+def _numpy_threads(most: int) -> Iterator[None]:
+    """NumPy's BLAS with at most so many threads. That is a setting of the process: one builds at a time."""
+    with _building:
+        pools = _thread_pools()
+        limit = min(most, *(pool.num_threads for pool in pools.lib_controllers))
+        with pools.limit(limits=limit):
+            yield
+
+
 @cache
 def _thread_pools() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through all libraries of the process: milliseconds
+    return ThreadpoolController().select(user_api="blas")  # looks through all libraries of the process: milliseconds
 
 
 def _own_indices(batch: Tensor) -> Tensor:

@@ -149,7 +149,8 @@ class KernelSGD(Optimizer):
         layers = self._layers()
         if any(group["step_rule"] == "monotone" for group in layers):
             raise RuntimeError('accumulate: step_rule="monotone" bounds the step of one mini-batch; use "constant"')
-        if any(group["params"][0].grad is not None and group["params"][0] not in self._pending for group in layers):
+        weights = [group["params"][0] for group in layers]
+        if any(w.grad is not None and w not in self._pending and w.grad.any() for w in weights):
             raise ValueError(f"accumulate: {OUTSIDE}; call zero_grad() before the first micro-batch")
         held = {p: p.grad for group in self.param_groups for p in group["params"]}
         for p in held:
@@ -279,12 +280,11 @@ class KernelSGD(Optimizer):
             )
         if not self._watch.inputs:
             raise ValueError("inverse: the model has not been run in training mode since the last step or zero_grad")
-        for digest, shape in self._watch.inputs:
-            if digest != inverse.digest:
-                raise ValueError(
-                    f"inverse: mini-batch {inverse.batch} of {len(inverse.indices)} instances is not what the model "
-                    f"was run on since the last step or zero_grad (an input of shape {tuple(shape)})"
-                )
+        if any(digest != inverse.digest for digest in self._watch.digests()):
+            raise ValueError(
+                f"inverse: mini-batch {inverse.batch} of {len(inverse.indices)} instances is not what the model was "
+                "run on since the last step or zero_grad"
+            )
         if inverse.batch < 0:
             return
         for group in layers:

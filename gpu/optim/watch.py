@@ -1,6 +1,6 @@
 """What an optimizer must see of the model to check an inverse's mini-batch and to bound a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import finalize, ref
@@ -24,20 +24,29 @@ class Seen:
 
 
 class Watch:
-    """Remembers, since the last `clear`, the identities of the inputs of the model's forward passes in training and, of
-    the one `layer` (if any), what its backward passes went through.
+    """Remembers, since the last `clear`, what the inputs of the model's forward passes in training were and, of the one
+    `layer` (if any), what its backward passes went through.
 
     The model holds it weakly: without its optimizer the hooks are gone, and those of a copied model do nothing.
     """
 
     def __init__(self, model: nn.Module, layer: nn.Module | None) -> None:
-        self.inputs: list[tuple[bytes, torch.Size]] = []  # digest and shape
+        self.inputs: list[bytes | tuple[Tensor, int]] = []
         self.passes: list[Seen] = []
         self.weight = getattr(layer, "weight", None)
         handles = [model.register_forward_pre_hook(Hook(self, Watch._before), with_kwargs=True)]
         if layer is not None:
             handles.append(layer.register_forward_hook(Hook(self, Watch._after)))
         self.remove = finalize(self, _remove, handles)
+
+    def digests(self) -> Iterator[bytes]:
+        """Those of the inputs as they were in their forward passes; empty where one has been written to since."""
+        for seen in self.inputs:
+            if isinstance(seen, bytes):
+                yield seen
+            else:
+                x, version = seen
+                yield identify(x) if _version(x) == version else b""
 
     def clear(self) -> None:
         self.inputs.clear()
@@ -47,7 +56,7 @@ class Watch:
         if module.training and torch.is_grad_enabled():
             for value in (*args, *kwargs.values()):
                 if isinstance(value, Tensor):
-                    self.inputs.append((identify(value), value.shape))
+                    self.inputs.append(_seen(value))
                     return
 
     def _after(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -58,6 +67,22 @@ class Watch:
             output.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: passes.append(Seen(features, logits, gradient.detach(), bias))
             )
+
+
+def _seen(x: Tensor) -> bytes | tuple[Tensor, int]:
+    """The digest of x or, where looking costs a transfer or x is traced or has no digest, x and its version."""
+    if torch.compiler.is_compiling():
+        return x, x._version
+    if x.device.type == "cpu":
+        try:
+            return identify(x)
+        except (RuntimeError, NotImplementedError):  # sparse, nested, wrapped by a transform
+            pass
+    return x, _version(x)
+
+
+def _version(x: Tensor) -> int:
+    return -1 if x.is_inference() else x._version
 
 
 class Hook:

@@ -246,6 +246,8 @@ class Run:
         self.write_metrics()
 
     def _require_identity(self, path: Path, record: dict[str, Any]) -> None:
+        if "inverses" not in record:
+            raise CheckpointError(f"{path}: of another version of this program; remove it to start this run anew")
         if record.get("data") != self.identity["data"]:
             raise CheckpointError(f"{path}: of a run on other data; continue with the data it began with")
         then, now = record["settings"], self.identity["settings"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -392,12 +393,45 @@ def test_numpys_blas_is_held_to_the_threads_of_torch_while_a_cache_is_built() ->
     try:
         for number in (2, 1):
             torch.set_num_threads(number)
-            with threadpool_limits(3 - number, "blas"):
-                KernelCache(random(8, 2), [torch.arange(8)], progress=lambda _: seen.append(threads()))
-                assert threads() == {3 - number}
+            for limit in (1, 2):
+                with threadpool_limits(limit, "blas"):
+                    KernelCache(random(8, 2), [torch.arange(8)], progress=lambda _: seen.append(threads()))
+                    assert threads() == {limit}
     finally:
         torch.set_num_threads(before)
-    assert seen == [{2}, {1}]
+    assert seen == [{1}, {2}, {1}, {1}]
+
+
+def test_builds_in_two_threads_leave_numpys_blas_as_it_was() -> None:
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    inside, other_started = threading.Event(), threading.Event()
+
+    def wait(_: int) -> None:
+        inside.set()
+        other_started.wait(60)
+
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(2, "blas"), ThreadPoolExecutor(2) as pool:
+            X, batches = random(8, 2), [torch.arange(8)]
+            first = pool.submit(KernelCache, X, batches, progress=wait)
+            inside.wait(60)
+            second = pool.submit(KernelCache, X, batches, progress=lambda _: None)
+            other_started.set()
+            first.result()
+            second.result()
+            assert threads() == {2}
+    finally:
+        torch.set_num_threads(torch_threads)
+
+
+@pytest.mark.filterwarnings("error")
+def test_distances_that_overflow_are_no_warning() -> None:
+    cache = KernelCache(1e200 * torch.eye(4).double(), [torch.arange(4)], gamma=1.0)
+    assert torch.equal(cache.lookup(1e200 * torch.eye(4).double()).matrix, torch.eye(4).double())
 
 
 @given(shape=st.tuples(*[strategies.sizes(9)] * 3), gamma=st.sampled_from((1e-3, 1.0)), seed=strategies.seeds())

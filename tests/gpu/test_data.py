@@ -155,7 +155,12 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path, where, what):
 
 @pytest.mark.parametrize(
     ("where", "values", "scaling"),
-    [("made", "1e39", "none"), ("made.t", "-1e39", "unit"), ("made", "-1.5e308 2:1.5e308", "unit")],
+    [
+        ("made", "1e39", "none"),
+        ("made.t", "-1e39", "unit"),
+        ("made", "-1.5e308 2:1.5e308", "unit"),
+        ("made", "1e200", "standard"),
+    ],
 )
 def test_features_beyond_float32_after_scaling_are_refused(tmp_path, where, values, scaling):
     for name in ("made", "made.t"):

@@ -417,6 +417,18 @@ def test_a_gradient_from_before_the_first_micro_batch_is_refused() -> None:
     assert torch.equal(weight.grad, random(3, 6))
 
 
+def test_gradients_set_to_zero_are_not_from_outside() -> None:
+    weight = parameter(random(3, 6))
+    optimizer = KernelSGD([weight], 1.0, preconditioned=True)
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=False)
+        with optimizer.accumulate(unchecked(np.eye(4))):
+            (2 * weight).sum().backward()
+        optimizer.step()
+    assert torch.equal(weight[:, :4], random(3, 6)[:, :4] - 2 - 2)
+    assert torch.equal(weight[:, 4:], random(3, 6)[:, 4:])
+
+
 def test_plain_groups_accumulate_without_an_inverse() -> None:
     p = parameter(random(4))
     optimizer = KernelSGD([p], 0.5)

@@ -373,6 +373,60 @@ def saved(model: nn.Module) -> io.BytesIO:
     return file
 
 
+ODD_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sparse": torch.Tensor.to_sparse,
+    "sparse rows": torch.Tensor.to_sparse_csr,
+    "meta": lambda x: x.to("meta"),
+    "conjugate": lambda x: torch.complex(x, x).conj(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("odd", ODD_INPUTS.values(), ids=ODD_INPUTS)
+def test_a_watched_model_runs_on_whatever_it_ran_on_before(odd: Callable[[Tensor], Tensor]) -> None:
+    """What has no digest is no mini-batch of any inverse, and no concern of an unchecked one."""
+
+    class Densely(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(D, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(torch.ones(M, D) + 0 * x.shape[0])
+
+    model = Densely()
+    optimizer = KernelSGD(kernel_groups(model), model=model)
+    backward(model, odd(random(M, D, dtype=torch.float32)), Y[:M])
+    with pytest.raises((ValueError, RuntimeError, NotImplementedError)):
+        optimizer.step(inverse=kernel_inverse(torch.ones(M, D)))
+    optimizer.step(inverse=CachedInverse.unchecked(torch.eye(M)))
+
+
+def test_a_watched_model_can_be_differentiated_functionally_exported_and_compiled() -> None:
+    run = training()
+    x, y, inverse = run.pairs()[0]
+    values = dict(run.model.named_parameters())
+    torch.func.grad(lambda p: torch.func.functional_call(run.model, p, (x,)).sum())(values)
+    torch.func.vmap(torch.func.grad(lambda x: run.model(x).sum()))(x)
+    torch.export.export(run.model, (x,))
+    compiled = torch.compile(run.model, backend="eager", fullgraph=True)
+    wrong = run.pairs()[1][2]
+    run.optimizer.zero_grad()
+    backward(compiled, x, y)
+    assert_refused(run, wrong)
+    run.optimizer.step(inverse=inverse)
+
+
+def test_a_tensor_handed_out_and_refilled_unseen_is_what_lookup_finds_in_it() -> None:
+    run = training()
+    (x, _, first), (other, y, second), *_ = run.pairs()
+    x.numpy()[:] = other.numpy()
+    assert run.cache.lookup(x) is second
+    run.run(x, y)
+    assert_refused(run, first)
+    run.optimizer.step(inverse=second)
+
+
 def test_a_watched_model_keeps_no_mini_batch_alive() -> None:
     run = training()
     x = random(M, D, dtype=torch.float32)
@@ -395,10 +449,10 @@ def test_a_copy_of_a_cache_hands_out_the_same_inverses(copied: Callable[[KernelC
 def test_an_inference_tensor_is_identified_by_its_contents() -> None:
     run = training()
     with torch.inference_mode():
-        x = run.X[BATCHES[0]]
+        x, _, inverse = run.pairs()[0]
     run.model[0].requires_grad_(False)  # torch does not save it for a gradient
     backward(run.model, x, Y[BATCHES[0]])
-    run.optimizer.step(inverse=run.cache.lookup(x))
+    run.optimizer.step(inverse=inverse)
 
 
 def test_running_another_model_does_not_count() -> None:

@@ -343,6 +343,14 @@ def test_a_run_is_not_resumed_with_the_inverses_of_another_cache(finished, tmp_p
         fit(SMALL, DATA, tmp_path)
 
 
+def test_a_checkpoint_of_another_version_is_refused(finished, tmp_path):
+    tensors, record = checkpoint.load(finished / CHECKPOINT)
+    del record["inverses"]
+    checkpoint.save(tmp_path / CHECKPOINT, tensors, record)
+    with pytest.raises(CheckpointError, match="another version"):
+        fit(SMALL, DATA, tmp_path)
+
+
 def test_no_inverses_are_built_that_no_epoch_trains_on(tmp_path, monkeypatch):
     built = []
     build = KernelCache.__init__
