@@ -406,23 +406,26 @@ def test_builds_in_two_threads_leave_numpys_blas_as_it_was() -> None:
     def threads() -> set[int]:
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-    inside, other_started = threading.Event(), threading.Event()
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
-    def wait(_: int) -> None:
-        inside.set()
-        other_started.wait(60)
+    def in_the_first(_: int) -> None:
+        first_in.set()
+        second_in.wait(0.5)
+
+    def in_the_second(_: int) -> None:
+        second_in.set()
+        first_out.wait(0.5)
 
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(2, "blas"), ThreadPoolExecutor(2) as pool:
             X, batches = random(8, 2), [torch.arange(8)]
-            first = pool.submit(KernelCache, X, batches, progress=wait)
-            inside.wait(60)
-            second = pool.submit(KernelCache, X, batches, progress=lambda _: None)
-            other_started.set()
+            first = pool.submit(KernelCache, X, batches, progress=in_the_first)
+            first.add_done_callback(lambda _: first_out.set())
+            first_in.wait(60)
+            pool.submit(KernelCache, X, batches, progress=in_the_second).result()
             first.result()
-            second.result()
             assert threads() == {2}
     finally:
         torch.set_num_threads(torch_threads)

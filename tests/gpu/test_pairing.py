@@ -415,6 +415,10 @@ def test_a_watched_model_can_be_differentiated_functionally_exported_and_compile
     backward(compiled, x, y)
     assert_refused(run, wrong)
     run.optimizer.step(inverse=inverse)
+    run.optimizer.zero_grad()
+    backward(compiled, x, y)
+    x.add_(1)
+    assert_refused(run, kernel_inverse(x))
 
 
 def test_a_tensor_handed_out_and_refilled_unseen_is_what_lookup_finds_in_it() -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ def exact_gram(
     return np.array([[value(x, y) for y in rows] for x in rows])
 
 
+@example(case=(np.array([[0.0], [1.5e155]]), 1e-310))
 @given(case=data_of_any_range())
 def test_only_what_the_exponential_is_taken_of_may_overflow(case: tuple[Array, float]) -> None:
     X, gamma = case
