@@ -17,7 +17,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
@@ -416,19 +416,28 @@ def test_builds_in_two_threads_leave_numpys_blas_as_it_was() -> None:
         second_in.set()
         first_out.wait(0.5)
 
-    torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    pools = ThreadpoolController().select(user_api="blas").lib_controllers
+    before = torch.get_num_threads(), pools[0].num_threads
+
+    def set_pools(number: int) -> None:
+        """From a thread that ends: one that holds a limit, or has set one, keeps others from setting any."""
+        with ThreadPoolExecutor(1) as setter:
+            list(setter.map(lambda pool: pool.set_num_threads(number), pools))
+
     try:
-        with threadpool_limits(2, "blas"), ThreadPoolExecutor(2) as pool:
+        torch.set_num_threads(1)
+        set_pools(2)
+        with ThreadPoolExecutor(2) as workers:
             X, batches = random(8, 2), [torch.arange(8)]
-            first = pool.submit(KernelCache, X, batches, progress=in_the_first)
+            first = workers.submit(KernelCache, X, batches, progress=in_the_first)
             first.add_done_callback(lambda _: first_out.set())
             first_in.wait(60)
-            pool.submit(KernelCache, X, batches, progress=in_the_second).result()
+            workers.submit(KernelCache, X, batches, progress=in_the_second).result()
             first.result()
-            assert threads() == {2}
+        assert threads() == {2}
     finally:
-        torch.set_num_threads(torch_threads)
+        torch.set_num_threads(before[0])
+        set_pools(before[1])
 
 
 @pytest.mark.filterwarnings("error")
