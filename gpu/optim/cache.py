@@ -324,7 +324,7 @@ def _numpy_threads(most: int) -> Iterator[None]:
     """NumPy's BLAS with at most so many threads. That is a setting of the process: one builds at a time."""
     with _building:
         pools = _thread_pools()
-        limit = min(most, *(pool.num_threads for pool in pools.lib_controllers))
+        limit = min([most, *(pool.num_threads for pool in pools.lib_controllers)])  # none where it is Accelerate
         with pools.limit(limits=limit):
             yield
 

@@ -382,6 +382,11 @@ def test_no_inverse_carries_the_graph_of_an_input_that_needs_a_gradient() -> Non
         assert torch.equal(one.matrix, other.matrix)
 
 
+BLAS = ThreadpoolController().select(user_api="blas").lib_controllers
+adjustable = pytest.mark.skipif(not BLAS, reason="threadpoolctl does not know NumPy's BLAS")
+
+
+@adjustable
 def test_numpys_blas_is_held_to_the_threads_of_torch_while_a_cache_is_built() -> None:
     """torch.set_num_threads does not reach it; a pool of its own would compete with what else runs."""
 
@@ -402,6 +407,7 @@ def test_numpys_blas_is_held_to_the_threads_of_torch_while_a_cache_is_built() ->
     assert seen == [{1}, {2}, {1}, {1}]
 
 
+@adjustable
 def test_builds_in_two_threads_leave_numpys_blas_as_it_was() -> None:
     def threads() -> set[int]:
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
@@ -416,13 +422,12 @@ def test_builds_in_two_threads_leave_numpys_blas_as_it_was() -> None:
         second_in.set()
         first_out.wait(0.5)
 
-    pools = ThreadpoolController().select(user_api="blas").lib_controllers
-    before = torch.get_num_threads(), pools[0].num_threads
+    before = torch.get_num_threads(), BLAS[0].num_threads
 
     def set_pools(number: int) -> None:
         """From a thread that ends: one that holds a limit, or has set one, keeps others from setting any."""
         with ThreadPoolExecutor(1) as setter:
-            list(setter.map(lambda pool: pool.set_num_threads(number), pools))
+            list(setter.map(lambda pool: pool.set_num_threads(number), BLAS))
 
     try:
         torch.set_num_threads(1)
