@@ -123,9 +123,7 @@ class KernelSGD(Optimizer):
                     f"and of no other layer, got {len(bounded)} groups and the layers {owners}"
                 )
             layer = owners[0]
-        if self._watch is not None:
-            self._watch.remove()
-        self._watch = Watch(model, layer)
+        self._watch = Watch(model, layer)  # the one before goes with its hooks
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch.optim.Optimizer; also forgets what `accumulate` has gathered and the forward passes seen."""

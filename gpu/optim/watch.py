@@ -73,7 +73,7 @@ def _seen(x: Tensor) -> bytes | tuple[Tensor, int]:
     """The digest of x or, where looking costs a transfer or x is traced or has no digest, x and its version."""
     if torch.compiler.is_compiling():
         return x, x._version
-    if x.device.type == "cpu":
+    if x.is_cpu:
         try:
             return identify(x)
         except (RuntimeError, NotImplementedError):  # sparse, nested, wrapped by a transform
