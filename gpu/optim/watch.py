@@ -37,7 +37,7 @@ class Watch:
         handles = [model.register_forward_pre_hook(Hook(self, Watch._before), with_kwargs=True)]
         if layer is not None:
             handles.append(layer.register_forward_hook(Hook(self, Watch._after)))
-        self.remove = finalize(self, _remove, handles)
+        finalize(self, _remove, handles)
 
     def digests(self) -> Iterator[bytes]:
         """Those of the inputs as they were in their forward passes; empty where one has been written to since."""
@@ -70,14 +70,14 @@ class Watch:
 
 
 def _seen(x: Tensor) -> bytes | tuple[Tensor, int]:
-    """The digest of x or, where looking costs a transfer or x is traced or has no digest, x and its version."""
+    """The digest of x, empty where it has none; where looking costs a transfer or x is traced, it and its version."""
     if torch.compiler.is_compiling():
         return x, x._version
     if x.is_cpu:
         try:
             return identify(x)
-        except (RuntimeError, NotImplementedError):  # sparse, nested, wrapped by a transform
-            pass
+        except (RuntimeError, NotImplementedError):  # sparse, nested, wrapped by a transform: no mini-batch of a cache
+            return b""
     return x, _version(x)
 
 

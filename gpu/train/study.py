@@ -64,15 +64,15 @@ def create(study: Study, data: Dataset, folder: Path) -> None:
             f"{folder}: exists and is not empty; continue it with --resume {folder}, or name another --out"
         )
     require_device(study.settings.device)
-    config = {**asdict(study), "fingerprint": data.fingerprint(), **provenance()}
+    config = json.dumps({**asdict(study), "fingerprint": data.fingerprint(), **provenance()}, indent=1)
     if folder.exists():
-        write_text(folder / CONFIG, json.dumps(config, indent=1))
+        write_text(folder / CONFIG, config)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as place:
         made = Path(place) / "study"
         made.mkdir()
-        write_text(made / CONFIG, json.dumps(config, indent=1))
+        write_text(made / CONFIG, config)
         os.replace(made, folder)
 
 
