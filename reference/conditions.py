@@ -51,10 +51,12 @@ def max_learning_rate(features: ArrayLike, P: ArrayLike, *, bias: bool = False) 
 
 
 def sharp_learning_rate(features: ArrayLike, P: ArrayLike, residual: ArrayLike, *, bias: bool = False) -> float:
-    """8⟨R, KR⟩ / Σ_k range((KR)_k)²: the sharper bound on η, for these labels and this W; never below 4/λ_max(K).
+    """8⟨R, KR⟩ / Σ_k range((KR)_k)²: the sharper bound on η, for these labels and this W.
 
-    Infinite where KR changes no difference of logits, 0.0 where ⟨R, KR⟩ ≤ 0 and it does: the step then climbs at first
-    order or nothing is known. K need not be definite. Raises as `max_learning_rate`, without the LinAlgError.
+    Never below 4/λ_max(K) for a positive semi-definite K, but for rounding; where KR is 0 but for rounding, so that the
+    quotient is one of roundings, it can be anything. Infinite where KR changes no difference of logits, 0.0 where
+    ⟨R, KR⟩ ≤ 0 and it does: the step then climbs at first order or nothing is known. K need not be definite. Raises as
+    `max_learning_rate`, without the LinAlgError.
     """
     R = check.real_array("residual", residual)
     K = _logit_kernel(features, P, bias)
