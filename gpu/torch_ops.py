@@ -3,7 +3,8 @@
 Every public operation is a row of checks (types, then shapes, then values) in front of an unchecked core. The optimizer
 and the kernel cache call the cores `gram_core`, `invert_members` and `step_block_`: one code for training and for the
 checked operation. Results never share memory with inputs, inputs are never written to, and everything but the in-place
-step can be differentiated. float32 is computed as float32 even where the caller has allowed TF32, bfloat16 or autocast.
+step can be differentiated. float32 is computed as float32 even where the caller has allowed TF32, bfloat16 or autocast,
+the polynomial kernel in float64.
 
 This file knows nothing of optimizers, caches or the reference; it imports NumPy and torch alone.
 """
@@ -61,12 +62,28 @@ def gram_core(
     with _full_precision_of(X):
         if kernel == "rbf":
             return _rbf(X, gamma, workspace)
-        if kernel == "linear":
-            values = X @ X.mT
-        else:  # γ goes into both factors: ⟨x,y⟩ alone may overflow or vanish where γ⟨x,y⟩ does not
-            scaled = X * math.sqrt(gamma)
-            values = (scaled @ scaled.mT + coef0) ** float(degree)
-        return _finite_result(f"the {kernel} Gram matrix", _symmetric(values))
+        values = X @ X.mT if kernel == "linear" else (_scaled_products(X, gamma) + coef0) ** float(degree)
+        return _finite_result(f"the {kernel} Gram matrix", _symmetric(values.to(X.dtype)))
+
+
+def _scaled_products(X: Tensor, gamma: float) -> Tensor:
+    """γ·X·Xᵀ in float64, also where ⟨x,y⟩ alone leaves its range: every row, and γ, is first divided by a power of two
+    of its own size, and its products are multiplied by it in the end.
+
+    What is lost are the smallest entries of a float64 row that spans more than 450 decimal orders of magnitude.
+    """
+    rows = X.double()
+    # All rows are brought to one size: the largest whose products, d of them added up, stay in range.
+    size = (1023 - X.shape[-1].bit_length()) // 2
+    exponents = torch.frexp(rows.detach().abs().amax(-1, keepdim=True)).exponent - size
+    factor, shift = math.frexp(gamma)
+    scaled = _times_power_of_two(rows, -exponents)
+    return _times_power_of_two(factor * (scaled @ scaled.mT), exponents + exponents.mT + shift)
+
+
+def _times_power_of_two(A: Tensor, exponent: Tensor) -> Tensor:
+    half = exponent // 2  # the whole power may leave the range of float64 where the result does not
+    return (A * half.double().exp2()).mul_((exponent - half).double().exp2())
 
 
 def _rbf(X: Tensor, gamma: float, workspace: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,49 @@ def test_block_step_is_the_step_by_the_padded_inverse_and_writes_nothing_else(
 
 
 # Symmetry, members, scale
+
+
+@st.composite
+def rows_of_any_scale(draw: st.DrawFn, dtype: str, degree: int) -> tuple[Array, float]:
+    """Rows each of a size of its own, subnormal ones and zeros too; a γ for which the largest products neither vanish
+    nor overflow."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(draw(strategies.seeds()))
+    sizes = draw(st.lists(st.integers(info.minexp - info.nmant, info.maxexp), min_size=1, max_size=5))
+    X = np.ldexp(rng.uniform(-1, 1, (len(sizes), draw(strategies.sizes(4)))), np.array(sizes)[:, None]).astype(dtype)
+    X[rng.random(X.shape) < 0.2] = 0
+    largest = int(np.frexp(float(abs(X).max()))[1])
+    exponent = draw(st.integers(-20, info.maxexp // degree - 8)) - 2 * largest
+    gamma = np.ldexp(rng.uniform(0.5, 1), np.clip(exponent, info.minexp + 1, info.maxexp - 1))
+    return X, float(gamma.astype(dtype))
+
+
+@FLOATS
+@given(draws, st.integers(1, 3), st.sampled_from((0.0, 1.0, -0.5)))
+def test_polynomial_gram_of_rows_of_any_scale_is_the_references(
+    dtype: str, data: DataObject, degree: int, coef0: float
+) -> None:
+    X, gamma = data.draw(rows_of_any_scale(dtype, degree))
+    options = {"gamma": gamma, "degree": degree, "coef0": coef0}
+    with np.errstate(over="ignore"):
+        largest = np.longdouble(gamma) * np.square(X, dtype=np.longdouble).sum(1).max()
+        assume((largest + abs(coef0)) ** degree < np.finfo(dtype).max / 2)
+    exact = reference.gram(X, "polynomial", **options)
+    H = torch_ops.gram(tensor(X), "polynomial", **options)
+    assert same_bits(H, H.mT)
+    ratios.assert_within(ratios.gram_polynomial(computed(H), exact, X, **options))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tiny", "huge", "gamma"), [("float32", 1e-30, 1e15, 1e-20), ("float64", 1e-250, 1e150, 1e-150)]
+)
+def test_polynomial_gram_of_a_tiny_and_a_huge_row_has_the_precision_of_its_dtype(
+    dtype: str, tiny: float, huge: float, gamma: float
+) -> None:
+    X = np.array([[tiny], [huge]], dtype)
+    exact = Fraction(gamma) * Fraction(float(X[0, 0])) * Fraction(float(X[1, 0]))
+    H = torch_ops.gram(tensor(X), "polynomial", gamma=gamma, degree=1, coef0=0.0)
+    assert abs(Fraction(H[0, 1].item()) / exact - 1) < 2 * np.finfo(dtype).eps
 
 
 @FLOATS
