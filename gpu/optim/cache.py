@@ -135,9 +135,11 @@ def kernel_inverse(x: Tensor, *, dtype: torch.dtype | None = None, **kernel: Any
     """One mini-batch's inverse kernel matrix, computed on the spot: for loaders that shuffle or augment.
 
     x is (m, ...); `kernel` are the fields of `Kernel`; `dtype` that of the weights (None: of x). O(m²d + m³) a step.
+    Raises as `KernelCache` does.
     """
+    dtype = _stored_dtype(x, dtype)
     with torch.no_grad():
-        matrix = Kernel(**kernel).inverses(x[None])[0][0].to(_floating(dtype or x.dtype))
+        matrix = Kernel(**kernel).inverses(x[None])[0][0].to(dtype)
         _require_finite(matrix)
     return CachedInverse(matrix, -1, torch.arange(len(x)), f"on the spot: {kernel}", content_digest(x))
 
@@ -154,7 +156,8 @@ class KernelCache:
         fixed: whether the composition of the mini-batches is part of `source`; `resampled` says no.
         progress: called with the number of mini-batches done after each chunk.
 
-    Raises TypeError (indices that are no integers), ValueError (empty, not one-dimensional, budget too small),
+    Raises TypeError (complex X, indices that are no integers), ValueError (empty, not one-dimensional, indices of no
+    instance, budget too small; before anything of that size is allocated),
     FloatingPointError (an inverse overflows the training dtype), numpy.linalg.LinAlgError (an indefinite kernel matrix;
     a singular one with singular="raise").
     """
@@ -171,17 +174,18 @@ class KernelCache:
         progress: Callable[[int], None] | None = None,
         **kernel: Any,
     ) -> None:
-        indices = tuple(_own_indices(torch.as_tensor(batch)) for batch in batches)
+        dtype = _stored_dtype(X, dtype)
+        indices = tuple(_own_indices(torch.as_tensor(batch), len(X)) for batch in batches)
         sizes = [len(batch) for batch in indices]
         if not sizes or 0 in sizes or not X.numel():
             raise ValueError(
                 f"batches: expected non-empty mini-batches of non-empty X, got sizes {sizes[:8]} of {tuple(X.shape)}"
             )
         self.kernel, self._indices = Kernel(**kernel), indices
-        self._store = torch.empty(sum(sizes), max(sizes), dtype=_floating(dtype or X.dtype), device=device or X.device)
+        chunk = _batches_per_chunk(X, max(sizes), sum(sizes) * max(sizes) * dtype.itemsize, memory_budget)
+        self._store = torch.empty(sum(sizes), max(sizes), dtype=dtype, device=device or X.device)
         self._starts = (0, *accumulate(sizes))
         self.singular = 0
-        chunk = _batches_per_chunk(X, max(sizes), self.nbytes, memory_budget)
         with torch.no_grad(), _numpy_threads(torch.get_num_threads()):
             digests = self._build(X, chunk, progress)
         _require_finite(self._store)
@@ -249,8 +253,9 @@ class KernelCache:
         if batch is None:
             raise ValueError(
                 f"x: this mini-batch of shape {tuple(x.shape)} is none of the {len(self)} in the cache. The "
-                "loader must yield the same instances, unchanged, in the same mini-batches and order as when the cache "
-                "was built (shuffle=False, no augmentation); otherwise use kernel_inverse(x)"
+                "loader must yield the same instances, unchanged (their shape counts: flatten before both or neither), "
+                "in the same mini-batches and order as when the cache was built (shuffle=False, no augmentation); "
+                "otherwise use kernel_inverse(x)"
             )
         return self._entries[batch]
 
@@ -334,16 +339,23 @@ def _thread_pools() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")  # looks through all libraries of the process: milliseconds
 
 
-def _own_indices(batch: Tensor) -> Tensor:
+def _own_indices(batch: Tensor, n: int) -> Tensor:
     """A copy, on the CPU: what is shuffled in place afterwards is another composition."""
     if batch.numel() and batch.dtype not in torch_ops.INTEGERS:  # an empty list has torch's default dtype
         raise TypeError(f"batches: expected integer indices of instances, got dtype {batch.dtype}")
     if batch.ndim != 1:
         raise ValueError(f"batches: expected mini-batches of shape (m,), got {tuple(batch.shape)}")
-    return batch.to("cpu", torch.int64, copy=True)
+    own = batch.to("cpu", torch.int64, copy=True)
+    outside = own[(own < 0) | (own >= n)]
+    if len(outside):
+        raise ValueError(f"batches: expected indices from 0 to {n - 1}, got {outside[:8].tolist()}")
+    return own
 
 
-def _floating(dtype: torch.dtype) -> torch.dtype:
+def _stored_dtype(X: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    if X.is_complex():
+        raise TypeError(f"X: expected real instances, got dtype {X.dtype}")
+    dtype = dtype or X.dtype
     if not dtype.is_floating_point:
         raise ValueError(f"dtype: expected a floating-point dtype for the inverses (that of the weights), got {dtype}")
     return dtype

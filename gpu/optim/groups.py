@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 Group = dict[str, Any]
 
+# What no parameter's dtype is too small for.
+SMALL = torch.finfo(torch.float16).max
+
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -103,6 +106,14 @@ def check_group(group: Group) -> None:
         raise ValueError("params: expected real parameters, got complex ones")
     if group["preconditioned"]:
         _check_layer(group)
+
+
+def require_held(lr: float, weight_decay: float, params: list[Tensor]) -> None:
+    """ValueError where a parameter's dtype cannot hold one of the two: torch would refuse it in mid-step."""
+    for p in params:
+        for option, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if value > torch.finfo(p.dtype).max:
+                raise ValueError(f"{option}: expected a number that the parameters' {p.dtype} can hold, got {value!r}")
 
 
 def _check_layer(group: Group) -> None:

@@ -7,6 +7,7 @@ only the leading k × k block, k = min(m, d_in), is multiplied, by the function 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch.optim.optimizer import ParamsT
 
 from gpu import torch_ops
 from gpu.optim.cache import CachedInverse
-from gpu.optim.groups import Group, check_group, is_layer, joint, with_gradient
+from gpu.optim.groups import SMALL, Group, check_group, is_layer, joint, require_held, with_gradient
 from gpu.optim.monotone import monotone_learning_rate
 from gpu.optim.update import Options, Update, preconditioned
 from gpu.optim.watch import Watch
@@ -25,6 +26,24 @@ OUTSIDE = (
     "expected every backward pass since the last step or zero_grad within accumulate(); the gradient of one outside is "
     "not preconditioned"
 )
+
+
+@dataclass
+class Gathered:
+    """What `accumulate` has made of a layer: from how many micro-batches, Σ W·P of its parameters for the L2 term, and
+    its weight's gradient, as it was left."""
+
+    times: int = 0
+    decayed: dict[Tensor, Tensor] = field(default_factory=dict)
+    gradient: Tensor | None = None
+    version: int = 0
+
+    def leave(self, gradient: Tensor) -> None:
+        self.gradient, self.version = gradient, gradient._version
+
+    def left(self, gradient: Tensor | None) -> bool:
+        """Whether this is the gradient as it was left."""
+        return gradient is not None and gradient is self.gradient and gradient._version == self.version
 
 
 class KernelSGD(Optimizer):
@@ -73,7 +92,7 @@ class KernelSGD(Optimizer):
         model: nn.Module | None = None,
     ) -> None:
         self._watch: Watch | None = None
-        self._pending: dict[Tensor, tuple[int, dict[Tensor, Tensor]]] = {}
+        self._pending: dict[Tensor, Gathered] = {}
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -110,7 +129,8 @@ class KernelSGD(Optimizer):
     def watch(self, model: nn.Module) -> None:
         """Watch `model` from now on: its inputs in training, and the preconditioned layer of step_rule="monotone".
 
-        Raises ValueError where the layer to be bounded is no nn.Linear of the model.
+        torch.jit.script refuses the hooks: script a model before, or when its optimizer is gone. Raises ValueError
+        where the layer to be bounded is no nn.Linear of the model.
         """
         bounded = [group for group in self._layers() if group["step_rule"] == "monotone"]
         layer = None
@@ -142,15 +162,19 @@ class KernelSGD(Optimizer):
         Every micro-batch's gradient is preconditioned with its own inverse before it is added to `.grad`; a following
         `step()`, without an inverse, takes the sum. The L2 term enters with the mean of the micro-batches' P. Where the
         body raises, the gradients are as they were. Raises as `step` does, and ValueError where a layer has a gradient
-        from outside.
+        from outside, be it added to that of the micro-batches before. After the last, scaling and clipping may write to
+        it; that a backward pass outside has, `step` sees where the model is watched.
         """
         layers = self._layers()
         if any(group["step_rule"] == "monotone" for group in layers):
             raise RuntimeError('accumulate: step_rule="monotone" bounds the step of one mini-batch; use "constant"')
         weights = [group["params"][0] for group in layers]
+        self._pending = {weight: gathered for weight, gathered in self._pending.items() if gathered.left(weight.grad)}
         if any(w.grad is not None and w not in self._pending and w.grad.any() for w in weights):
             raise ValueError(f"accumulate: {OUTSIDE}; call zero_grad() before the first micro-batch")
         held = {p: p.grad for group in self.param_groups for p in group["params"]}
+        watch = self._watch
+        seen = (0, 0) if watch is None else (len(watch.inputs), len(watch.passes))
         for p in held:
             p.grad = None
         try:
@@ -160,6 +184,8 @@ class KernelSGD(Optimizer):
         except BaseException:
             for p, before in held.items():
                 p.grad = before
+            if watch is not None:
+                watch.cut(*seen)
             raise
         if P is not None:
             with torch.no_grad(), torch_ops.full_precision(P.device.type):
@@ -168,6 +194,9 @@ class KernelSGD(Optimizer):
         for p, before in held.items():
             if before is not None:
                 p.grad = before if p.grad is None else before.add_(p.grad)
+        for group in layers:
+            weight = group["params"][0]
+            self._pending[weight].leave(weight.grad)
         if inverse is not None:
             self._remember(inverse)
         if self._watch is not None:
@@ -179,8 +208,9 @@ class KernelSGD(Optimizer):
 
         `inverse` is the mini-batch's, from `KernelCache.batches`, `.lookup` or `kernel_inverse`. Nothing has moved
         when this raises: ValueError (no inverse for a preconditioned group with a gradient; an inverse of another
-        mini-batch, data, dtype or device; not the gradient that "monotone" needs), RuntimeError (sparse gradients; an
-        inverse of a mini-batch without a watched model).
+        mini-batch, data, dtype or device; not the gradient that "monotone" needs; gradients accumulated and not; an lr
+        or weight_decay that the parameters' dtype cannot hold), RuntimeError (sparse gradients; an inverse of a
+        mini-batch without a watched model).
         """
         loss = None
         if closure is not None:
@@ -208,6 +238,8 @@ class KernelSGD(Optimizer):
             options = Options(
                 float(group["lr"]), group["weight_decay"], group["momentum"], group["decay"], group["maximize"]
             )
+            if options.lr > SMALL or options.weight_decay > SMALL:
+                require_held(options.lr, options.weight_decay, params)
             if is_layer(group, params):
                 if group["step_rule"] == "monotone":
                     assert P is not None  # `accumulate` refuses this rule
@@ -240,6 +272,8 @@ class KernelSGD(Optimizer):
 
     def _accumulated(self, layers: list[Group], inverse: CachedInverse | None) -> bool:
         """Whether the layers' gradients are those that `accumulate` has preconditioned; ValueError where some are."""
+        if inverse is not None:  # it is for gradients that came after those, which are gone
+            self._pending = {weight: it for weight, it in self._pending.items() if weight.grad is it.gradient}
         if not self._pending:
             return False
         if inverse is not None:
@@ -281,7 +315,7 @@ class KernelSGD(Optimizer):
         if any(digest != inverse.digest for digest in self._watch.digests()):
             raise ValueError(
                 f"inverse: mini-batch {inverse.batch} of {len(inverse.indices)} instances is not what the model was "
-                "run on since the last step or zero_grad"
+                "run on since the last step or zero_grad (bits, order, shape and dtype count)"
             )
         if inverse.batch < 0:
             return
@@ -329,20 +363,20 @@ class KernelSGD(Optimizer):
         k = joint(group, params)
         for p, part in zip(params[:k], preconditioned(params[:k], grads[:k], P), strict=True):
             p.grad = part.clone()
-        times, decayed = self._pending.get(params[0], (0, {}))
+        gathered = self._pending.setdefault(params[0], Gathered())
+        gathered.times += 1
         if group["weight_decay"] != 0 and group["decay"] == "l2":
             for p, part in zip(params[:k], preconditioned(params[:k], params[:k], P), strict=True):
-                decayed[p] = decayed[p] + part if p in decayed else part
-        self._pending[params[0]] = times + 1, decayed
+                gathered.decayed[p] = gathered.decayed[p] + part if p in gathered.decayed else part
 
     def _gathered(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         """Σ_k G_k·P_k + wd·W·mean_k P_k of a layer's micro-batches."""
-        times, decayed = self._pending[params[0]]
+        gathered = self._pending[params[0]]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
-        if decayed:
-            decays = [decayed[p] for p in params]
-            grads = list(torch._foreach_add(grads, decays, alpha=group["weight_decay"] / times))
+        if gathered.decayed:
+            decays = [gathered.decayed[p] for p in params]
+            grads = list(torch._foreach_add(grads, decays, alpha=group["weight_decay"] / gathered.times))
         return grads
 
     @staticmethod

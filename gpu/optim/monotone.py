@@ -32,8 +32,14 @@ def monotone_learning_rate(
     the weight's dtype on η. The directions count as they are, rounded; what remains is the rounding of W' itself, which
     moves the loss by at most ⟨|∇J(W')|, u·|W'|⟩ to first order.
 
-    Raises ValueError where the gradient that reached the layer is not that of mean softmax cross-entropy.
+    Raises ValueError where the gradient that reached the layer is not that of mean softmax cross-entropy, or where
+    features or logits are no matrices.
     """
+    if seen.features.ndim != 2 or seen.logits.ndim != 2:
+        raise ValueError(
+            'step_rule="monotone": expected features (m, d_in) and logits (m, n_c) of the layer, got shapes '
+            f"{tuple(seen.features.shape)} and {tuple(seen.logits.shape)}"
+        )
     Z = seen.features.double()
     m = len(Z)
     # A bias is a weight whose one feature is 1.

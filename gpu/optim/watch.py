@@ -27,7 +27,8 @@ class Watch:
     """Remembers, since the last `clear`, what the inputs of the model's forward passes in training were and, of the one
     `layer` (if any), what its backward passes went through.
 
-    The model holds it weakly: without its optimizer the hooks are gone, and those of a copied model do nothing.
+    The model holds it weakly: without its optimizer the hooks are gone, and those of a copied model do nothing, nor
+    any while torch.jit.trace runs the model.
     """
 
     def __init__(self, model: nn.Module, layer: nn.Module | None) -> None:
@@ -36,7 +37,7 @@ class Watch:
         self.weight = getattr(layer, "weight", None)
         handles = [model.register_forward_pre_hook(Hook(self, Watch._before), with_kwargs=True)]
         if layer is not None:
-            handles.append(layer.register_forward_hook(Hook(self, Watch._after)))
+            handles.append(layer.register_forward_hook(Hook(self, Watch._after), with_kwargs=True))
         finalize(self, _remove, handles)
 
     def digests(self) -> Iterator[bytes]:
@@ -47,6 +48,10 @@ class Watch:
             else:
                 x, version = seen
                 yield identify(x) if _version(x) == version else b""
+
+    def cut(self, inputs: int, passes: int) -> None:
+        """Forget all but the first so many of both."""
+        del self.inputs[inputs:], self.passes[passes:]
 
     def clear(self) -> None:
         self.inputs.clear()
@@ -59,10 +64,11 @@ class Watch:
                     self.inputs.append(_seen(value))
                     return
 
-    def _after(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def _after(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
         if output.requires_grad:
             # On the output, not the module: the gradient then meets the very forward pass that it belongs to.
-            features, logits, bias = args[0].detach(), output.detach(), getattr(module, "bias", None)
+            x = args[0] if args else kwargs["input"]
+            features, logits, bias = x.detach(), output.detach(), getattr(module, "bias", None)
             passes = self.passes  # not self: a graph may be kept
             output.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: passes.append(Seen(features, logits, gradient.detach(), bias))
@@ -85,6 +91,10 @@ def _version(x: Tensor) -> int:
     return -1 if x.is_inference() else x._version
 
 
+def _traced() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 class Hook:
     """Calls a method of an object as long as that is there; a copy, or what is unpickled, does nothing."""
 
@@ -93,7 +103,7 @@ class Hook:
 
     def __call__(self, *run: Any) -> None:
         of = self.of()
-        if of is not None and self.method is not None:
+        if of is not None and self.method is not None and not _traced():
             self.method(of, *run)
 
     def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:

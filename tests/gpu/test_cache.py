@@ -174,7 +174,7 @@ class Live(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "polynomial"])
-@pytest.mark.parametrize(("d", "m"), [(50, 64), (5, 64), (300, 8)])
+@pytest.mark.parametrize(("d", "m"), [(50, 64), (5, 64), (300, 8), (5000, 8)])
 @pytest.mark.parametrize("times", [1, 3])
 def test_building_stays_within_the_memory_budget(d: int, m: int, kernel: str, times: int) -> None:
     """Index tensors and digests aside: 64 bytes an instance."""
@@ -211,8 +211,12 @@ def test_the_smallest_budget_does_and_a_byte_less_does_not() -> None:
     X, batches = random(50, 3), mini_batches(50, 8, seed=0)
     needed = smallest_budget(X, batches)
     KernelCache(X, batches, memory_budget=needed)
-    with pytest.raises(ValueError, match=f"expected at least {needed} bytes .*got {needed - 1}"):
+    with (
+        Live(X, *batches) as memory,
+        pytest.raises(ValueError, match=f"expected at least {needed} bytes .*got {needed - 1}"),
+    ):
         KernelCache(X, batches, memory_budget=needed - 1)
+    assert memory.peak < 50 * 8 * 8  # the inverses were not allocated
 
 
 @given(n=strategies.sizes(40), m=strategies.sizes(9), kernel=strategies.kernels(), seed=strategies.seeds())
@@ -293,12 +297,22 @@ def test_the_composition_is_the_caches_own() -> None:
         ([1 + 0j], TypeError),
         ([[0, 1]], ValueError),
         (0, ValueError),
+        ([0, 4], ValueError),
+        ([-1, 3], ValueError),
     ],
     ids=str,
 )
 def test_mini_batches_are_rows_of_integers(batch: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^batches: expected"):
         KernelCache(random(4, 3), [torch.tensor(batch)])
+
+
+def test_complex_inputs_are_a_type_error() -> None:
+    X = torch.complex(random(6, 2), random(6, 2))
+    for build in (lambda **o: KernelCache(X, mini_batches(6, 2, seed=0), **o), lambda **o: kernel_inverse(X, **o)):
+        for dtype in (None, torch.float32):
+            with pytest.raises(TypeError, match=r"X: expected real"):
+                build(dtype=dtype)
 
 
 def test_integer_inputs_need_a_dtype_for_the_inverses() -> None:

@@ -309,6 +309,34 @@ def test_accumulated_gradients_have_no_bound() -> None:
         pass
 
 
+def test_a_layer_called_by_keyword_is_bounded_as_one_called_by_position() -> None:
+    class ByKeyword(nn.Linear):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return super().__call__(input=x)
+
+    torch.manual_seed(0)
+    layer, twin = nn.Linear(6, 3), ByKeyword(6, 3)
+    twin.load_state_dict(layer.state_dict())
+    x = random(4, 6, dtype=torch.float32)
+    for each in (layer, twin):
+        optimizer = KernelSGD(kernel_groups(each), 1e6, model=each, step_rule="monotone")
+        backward(each, x, torch.tensor([0, 1, 2, 0]))
+        optimizer.step(inverse=CachedInverse.unchecked(torch.eye(4)))
+    assert torch.equal(layer.weight, twin.weight)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 6), (6,)], ids=str)
+def test_features_and_logits_are_matrices_or_nothing_moves(shape: tuple[int, ...]) -> None:
+    layer = nn.Linear(6, 3)
+    optimizer = KernelSGD(kernel_groups(layer), model=layer, step_rule="monotone")
+    before = parameters(layer)
+    logits = layer(random(*shape, dtype=torch.float32))
+    cross_entropy(logits.reshape(-1, 3), torch.arange(logits.numel() // 3) % 3).backward()
+    with pytest.raises(ValueError, match=r"expected features \(m, d_in\) and logits"):
+        optimizer.step(inverse=CachedInverse.unchecked(torch.eye(4)))
+    assert (parameters(layer) == before).all()
+
+
 def models_without_one_bounded_layer() -> dict[str, tuple[nn.Module, str]]:
     tied = nn.Sequential(nn.Embedding(3, 6), nn.Linear(6, 3))
     tied[1].weight = tied[0].weight

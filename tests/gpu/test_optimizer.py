@@ -483,6 +483,21 @@ def test_a_failing_step_moves_nothing(failure: str) -> None:
         optimizer.step(closure if failure == "closure" else None, inverse=inverse)
 
 
+@pytest.mark.parametrize("option", ["lr", "weight_decay"])
+@pytest.mark.parametrize(("dtype", "value"), [(torch.float16, 1e5), (torch.float32, 1e39)])
+@pytest.mark.parametrize("options", [{}, {"step_rule": "monotone"}], ids=str)
+def test_a_rate_that_the_dtype_cannot_hold_moves_nothing(
+    option: str, dtype: torch.dtype, value: float, options: dict[str, Any]
+) -> None:
+    plain, weight = parameter(random(4)), [p.to(dtype) for p in layer()]
+    weight = [parameter(p.detach()) for p in weight]
+    optimizer = KernelSGD([{"params": [plain]}, {"params": weight, "preconditioned": True, option: value, **options}])
+    draw_gradients([plain, *weight], 1)
+    inverse = CachedInverse.unchecked(INVERSE.matrix.to(dtype))
+    with nothing_changes(optimizer), pytest.raises(ValueError, match=rf"{option}: .*{dtype}"):
+        optimizer.step(inverse=inverse)
+
+
 def test_a_bad_group_added_later_changes_nothing() -> None:
     optimizer = KernelSGD(layer(), **PRECONDITIONED)
     with nothing_changes(optimizer), pytest.raises(ValueError, match="momentum"):
