@@ -1,6 +1,7 @@
 """python -m gpu: train, compare, bench. torch and scikit-learn are imported by the commands that need them."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -39,7 +40,7 @@ Json = Annotated[bool, Option("--json", help="Print JSON, nothing else, on stand
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """What the user can put right, and a computation that broke down, as one line; anything else as a traceback."""
+    """What the user can put right as one line; anything else as a traceback."""
     try:
         yield
     except KeyboardInterrupt:
@@ -47,10 +48,18 @@ def reported_errors() -> Iterator[None]:
     except Exception as error:
         from gpu.train.errors import UsageError
 
-        if not isinstance(error, (UsageError, OSError, ArithmeticError)):
+        if not isinstance(error, (UsageError, OSError, OverflowError)) and not _is_out_of_memory(error):
             raise
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1 if isinstance(error, ArithmeticError) else 2) from None
+        Console(stderr=True).print(
+            f"error: {str(error) or type(error).__name__}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        raise typer.Exit(2) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's allocators raise a RuntimeError, which only its words tell from others."""
+    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def train(
@@ -174,7 +183,8 @@ def bench_cache(
 
 
 def _run(folder: Path, study: "Study | None", data_dir: Path | None, as_json: bool) -> None:
-    """Run a new study in `folder`, or continue the one that is there, then show what it says."""
+    """Run a new study in `folder`, or continue the one that is there, then show what it says; exit code 1 where a run
+    has failed."""
     from gpu.experiments.paper import first_order
     from gpu.train import report
     from gpu.train import study as studies
@@ -193,15 +203,17 @@ def _run(folder: Path, study: "Study | None", data_dir: Path | None, as_json: bo
         raise
     summary = studies.summarise(study, results, first_order(study.data))
     studies.write_summary(folder, summary)
-    if not report.plot(study, folder):
+    if summary["optimizers"] and not report.plot(study, folder):
         progress.print("plot.png left out: matplotlib is not installed (pip install 'kernel-sgd[plots]')", markup=False)
     if as_json:
         print(json.dumps(summary, indent=1))
-        return
-    console = _console()
-    console.print(report.table(summary))
-    for line in (*report.notes(summary), f"everything in {folder}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    else:
+        console = _console()
+        console.print(report.table(summary))
+        for line in (*report.notes(summary), f"everything in {folder}"):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if summary["failed"]:
+        raise typer.Exit(1)
 
 
 def _refuse_all_but(context: typer.Context, *allowed: str) -> None:
@@ -242,4 +254,6 @@ def _console() -> Console:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # ± where only ASCII can be written
     app(prog_name="python -m gpu")

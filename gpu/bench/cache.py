@@ -28,14 +28,19 @@ def cache(*, n: int, d: int, m: int, gamma: float, repeats: int) -> dict[str, An
     `ratio_to_parts`: the build over the sum of torch's matrix products, exponentials, Cholesky factors and inverses,
     each timed alone in batched calls of the build's own size; `ratio_to_best_parts`: the same with the product that the
     build uses, which computes one triangle. `speedup_over_loop`: a loop of scikit-learn's `rbf_kernel` with LAPACK's
-    potrf and potri, over the build. Medians over interleaved rounds.
+    potrf and potri, over the build. Medians over interleaved rounds. Raises UsageError where there are no
+    such inverses.
     """
     torch.set_num_threads(1)
     m = min(m, n)
     X = torch.rand(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batches = mini_batches(n, m, seed=0)
     done: list[int] = []
-    if singular := KernelCache(X, batches, gamma=gamma, progress=done.append).singular:
+    try:
+        singular = KernelCache(X, batches, gamma=gamma, progress=done.append).singular
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if singular:
         raise UsageError(
             f"gamma: {gamma:g} makes {singular} of the kernel matrices of {d} features singular, and the slow path is "
             "not what is measured here; raise gamma or d"

@@ -128,11 +128,12 @@ def _libsvm(name: str, folder: Path | None) -> tuple[Part, Part]:
         )
     if not folder.is_dir():
         raise DataError(f"{folder}: expected the folder of {name} and {name}.t, but this is no folder")
-    train, test = _read(_find(folder, name)), _read(_find(folder, f"{name}.t"))
+    paths = _find(folder, name), _find(folder, f"{name}.t")
+    train, test = _read(paths[0]), _read(paths[1])
     # Sparse files leave out trailing zeros: the two may end at different features. Numbering starts at 1, or else at 0.
     width = max(train[0].shape[1], test[0].shape[1])
     first = 0 if any(X[:, :1].nnz for X, _ in (train, test)) else 1
-    return _dense(*train, first, width), _dense(*test, first, width)
+    return _dense(paths[0], *train, first, width), _dense(paths[1], *test, first, width)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -161,13 +162,16 @@ def _read(path: Path) -> tuple[Any, np.ndarray]:
         raise DataError(
             f"{path}: expected finite features and whole numbers as class labels; is this a classification data set?"
         )
-    if X.shape[0] * X.shape[1] > MAX_ENTRIES:
-        raise DataError(
-            f"{path}: {X.shape[0]} × {X.shape[1]} features are too many to be held dense (up to {MAX_ENTRIES})"
-        )
+    _require_dense(path, *X.shape)
     return X, y
 
 
-def _dense(X: Any, y: np.ndarray, first: int, width: int) -> Part:
+def _require_dense(path: Path, instances: int, width: int) -> None:
+    if instances * width > MAX_ENTRIES:
+        raise DataError(f"{path}: {instances} × {width} features are too many to be held dense (up to {MAX_ENTRIES})")
+
+
+def _dense(path: Path, X: Any, y: np.ndarray, first: int, width: int) -> Part:
+    _require_dense(path, X.shape[0], width)  # the other file's width may be the larger
     X.resize(X.shape[0], width)
     return X[:, first:].toarray(), y

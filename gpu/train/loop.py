@@ -288,7 +288,7 @@ class Run:
 
 
 def _not_finite(settings: Settings, epoch: int, loss: float, cache: KernelCache | None) -> str:
-    message = f"{settings.run_name}: the loss of epoch {epoch} is {loss} with lr = {settings.lr}"
+    message = f"the loss of epoch {epoch} is {loss} with lr = {settings.lr}"
     if cache is None:
         return f"{message}; lower lr or scale the data"
     return (

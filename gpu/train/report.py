@@ -1,7 +1,9 @@
 """How a study looks: a progress bar while it runs, one table at the end, and a plot."""
 
 import csv
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gpu.train.errors import CheckpointError
 from gpu.train.loop import METRICS, Result, Row
 from gpu.train.settings import Settings
-from gpu.train.study import Study
+from gpu.train.study import RESULT, Failure, Study
 
 PLOT = "plot.png"
 
@@ -21,17 +24,19 @@ PLOT = "plot.png"
 @contextmanager
 def progress(
     study: Study, console: Console
-) -> Iterator[tuple[Callable[[Settings, Row], None], Callable[[Result], None]]]:
-    """Callbacks for `study.run`: a bar with epoch, loss and validation accuracy on a terminal; a line a finished run
-    everywhere."""
+) -> Iterator[tuple[Callable[[Settings, Row], None], Callable[[Result | Failure], None]]]:
+    """Callbacks for `study.run`: a bar with epoch, loss and validation accuracy on a terminal; a line a finished or
+    failed run everywhere."""
 
-    def finished(result: Result) -> None:
-        console.print(
-            f"{result.optimizer}, seed {result.seed}: test {result.test_accuracy:.2%} (validation best in epoch "
-            f"{result.best_epoch}), {result.epochs} epochs, {result.seconds:.1f} s",
-            highlight=False,
-            soft_wrap=True,
+    def finished(result: Result | Failure) -> None:
+        outcome = (
+            f"failed: {result.message}"
+            if isinstance(result, Failure)
+            else f"test {result.test_accuracy:.2%} (validation best in epoch {result.best_epoch}), "
+            f"{result.epochs} epochs, {result.seconds:.1f} s"
         )
+        line = f"{result.optimizer}, seed {result.seed}: {outcome}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -45,8 +50,10 @@ def progress(
 
 
 def table(summary: dict[str, Any]) -> Table:
-    """The summary as a table; where the data is one of the paper's, with its figures in a column of their own."""
+    """The summary as a table; the paper's figures, where the data is one of its own, and the numbers of failed runs,
+    where there are any, in columns of their own."""
     seeds, paper = summary["seeds"], summary["paper"]
+    failed = Counter(failure["optimizer"] for failure in summary["failed"])
     made = Table(title=f"{summary['data']}: mean ± standard deviation over {len(seeds)} seed{'s'[: len(seeds) > 1]}")
     made.add_column("optimizer", no_wrap=True)
     for heading in (
@@ -57,6 +64,7 @@ def table(summary: dict[str, Any]) -> Table:
         "seconds",
         "cache s",
         "inverses",
+        *(["failed"] if failed else []),
     ):
         made.add_column(heading, justify="right", no_wrap=True)
     for name, figures in summary["optimizers"].items():
@@ -70,7 +78,10 @@ def table(summary: dict[str, Any]) -> Table:
             _plus_minus(figures["seconds"], digits=1),
             f"{figures['cache_seconds']:.2f}" if preconditioned else "",
             f"{figures['inverse_bytes'] / 2**20:.2f} MiB" if preconditioned else "",
+            *([f"{failed[name]} of {len(seeds)}"] if failed else []),
         )
+    for name in (name for name in failed if name not in summary["optimizers"]):
+        made.add_row(name, *[""] * (len(made.columns) - 2), f"{failed[name]} of {len(seeds)}")
     return made
 
 
@@ -91,24 +102,28 @@ def notes(summary: dict[str, Any]) -> list[str]:
 
 
 def plot(study: Study, folder: Path) -> bool:
-    """Loss and accuracies per epoch of every run, as FOLDER/plot.png; False where matplotlib is not installed."""
+    """Loss and accuracies per epoch of every finished run, as FOLDER/plot.png; False where matplotlib is not installed.
+
+    Raises CheckpointError for a metrics.csv that makes no sense.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    worst = 100.0
-    for number, settings in enumerate(study.runs):
-        with (folder / settings.run_name / METRICS).open(newline="", encoding="utf-8") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    worst, labelled = 100.0, set()
+    for settings in study.runs:
+        if not (folder / settings.run_name / RESULT).exists():
+            continue
+        epochs, losses, validation, test = _metrics(folder / settings.run_name / METRICS)
         colour = f"C{study.optimizers.index(settings.optimizer)}"
-        label = settings.optimizer if number < len(study.optimizers) else None
-        epochs = [row["epoch"] for row in rows]
-        worst = min(worst, 100 * rows[-1]["test_accuracy"], 100 * rows[-1]["validation_accuracy"])
-        left.plot(epochs, [row["loss"] for row in rows], colour, linewidth=1, label=label)
-        right.plot(epochs, [100 * row["validation_accuracy"] for row in rows], colour, linewidth=1, linestyle=":")
-        right.plot(epochs, [100 * row["test_accuracy"] for row in rows], colour, linewidth=1, label=label)
+        label = None if settings.optimizer in labelled else settings.optimizer
+        labelled.add(settings.optimizer)
+        worst = min(worst, test[-1], validation[-1])
+        left.plot(epochs, losses, colour, linewidth=1, label=label)
+        right.plot(epochs, validation, colour, linewidth=1, linestyle=":")
+        right.plot(epochs, test, colour, linewidth=1, label=label)
     left.set(xlabel="epoch", ylabel="training loss", yscale="log")
     # The first epochs' accuracies are not what one looks for: let the scale serve the last ones.
     right.set(xlabel="epoch", ylabel="accuracy % (test; dotted: validation)", ylim=(max(0.0, worst - 5), 100.2))
@@ -117,6 +132,22 @@ def plot(study: Study, folder: Path) -> bool:
     figure.savefig(part, format="png", dpi=150)
     os.replace(part, folder / PLOT)
     return True
+
+
+def _metrics(path: Path) -> tuple[list[float], ...]:
+    """Epochs, losses, validation and test accuracies in percent."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        scales = {"epoch": 1, "loss": 1, "validation_accuracy": 100, "test_accuracy": 100}
+        columns = tuple([scale * float(row[name]) for row in rows] for name, scale in scales.items())
+        if not rows or not all(math.isfinite(value) for column in columns for value in column):
+            raise ValueError("expected rows of finite numbers")
+        return columns
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise CheckpointError(
+            f"{path}: damaged ({error!r}); remove {path.with_name(RESULT)} and resume, which writes both again"
+        ) from error
 
 
 def _plus_minus(figure: dict[str, Any], scale: float = 1, digits: int = 2) -> str:

@@ -25,6 +25,12 @@ AT_LEAST = {
     "threads": 1,
     "memory_budget": 1,
 }
+AT_MOST = {
+    "lr": 2.0**127,  # what float32, the dtype of the weights, can hold
+    "momentum": 2.0**127,
+    "weight_decay": 2.0**127,
+    "threads": 1024,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,9 @@ class Settings:
         for name, least in AT_LEAST.items():
             if not least <= (value := getattr(self, name)) < math.inf:
                 raise UsageError(f"{name}: expected a finite number >= {least}, got {value}")
+        for name, most in AT_MOST.items():
+            if (value := getattr(self, name)) > most:
+                raise UsageError(f"{name}: expected at most {most:g}, got {value}")
         if self.seed >= 2**32:
             raise UsageError(
                 f"seed: expected less than 2**32, which is all that torch's generator looks at, got {self.seed}"

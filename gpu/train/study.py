@@ -1,7 +1,8 @@
 """A study: runs of several optimizers and seeds on one data set, in one folder that can be resumed at any moment.
 
     FOLDER/config.json                      everything that determines the runs
-    FOLDER/kernel-sgd-seed0/…               metrics.csv and checkpoint.safetensors of `fit`, result.json once finished
+    FOLDER/kernel-sgd-seed0/…               metrics.csv and checkpoint.safetensors of `fit`, result.json once finished,
+                                            failure.json where the loss, or an inverse, was not finite
     FOLDER/summary.json, plot.png           at the end
 
 The folder appears with its config.json in it, in one step: there is no moment at which it could not be resumed.
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from scipy import stats
@@ -27,7 +28,19 @@ from gpu.train.loop import Result, Row, fit
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
 
-CONFIG, RESULT, SUMMARY = "config.json", "result.json", "summary.json"
+CONFIG, RESULT, FAILURE, SUMMARY = "config.json", "result.json", "failure.json", "summary.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that a number which is not finite has ended: as good as finished, since it would end there again."""
+
+    optimizer: str
+    seed: int
+    message: str
+
+
+Record = TypeVar("Record", Result, Failure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +55,8 @@ class Study:
     settings: Settings
 
     def __post_init__(self) -> None:
-        _ = self.runs  # an unknown optimizer is an error before the first run, not before its own
+        if not self.runs:  # builds them all: an unknown optimizer is an error before the first run, not before its own
+            raise UsageError("optimizers and seeds: expected at least one of each")
 
     @property
     def runs(self) -> list[Settings]:
@@ -111,19 +125,25 @@ def run(
     folder: Path,
     *,
     on_epoch: Callable[[Settings, Row], None] = lambda *_: None,
-    on_result: Callable[[Result], None] = lambda _: None,
-) -> list[Result]:
-    """Do the study's runs; those finished before are read, not repeated."""
+    on_result: Callable[[Result | Failure], None] = lambda _: None,
+) -> list[Result | Failure]:
+    """Do the study's runs; those finished or failed before are read, not repeated."""
     torch.set_num_threads(study.settings.threads)
-    results = []
+    results: list[Result | Failure] = []
     for settings in study.runs:
         place = folder / settings.run_name
         place.mkdir(exist_ok=True)
+        result: Result | Failure
         if (place / RESULT).exists():
-            result = _read_result(place / RESULT)
+            result = _read(Result, place / RESULT)
+        elif (place / FAILURE).exists():
+            result = _read(Failure, place / FAILURE)
         else:
-            result = fit(settings, data, place, on_epoch=partial(on_epoch, settings))
-            write_text(place / RESULT, json.dumps(asdict(result), indent=1))
+            try:
+                result, file = fit(settings, data, place, on_epoch=partial(on_epoch, settings)), RESULT
+            except FloatingPointError as error:
+                result, file = Failure(settings.optimizer, settings.seed, str(error)), FAILURE
+            write_text(place / file, json.dumps(asdict(result), indent=1))
         on_result(result)
         results.append(result)
     return results
@@ -132,30 +152,37 @@ def run(
 def require_device(device: str) -> None:
     """Raises UsageError for a device that this machine, or this build of torch, does not have."""
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # "meta" makes tensors, but has no numbers
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device: cannot use {device!r} here ({str(error).splitlines()[0]})") from error
 
 
 def summarise(
-    study: Study, results: Sequence[Result], paper: Mapping[str, Mapping[str, float]] | None = None
+    study: Study, results: Sequence[Result | Failure], paper: Mapping[str, Mapping[str, float]] | None = None
 ) -> dict[str, Any]:
     """What the runs say: per optimizer mean and standard deviation over seeds; the paired differences of test accuracy
     of the first optimizer, kernel-sgd where it takes part, and every other, with their 95 % t-intervals. Accuracies are
-    fractions. `paper`: its own figures, by optimizer, to stand beside ours."""
-    by_optimizer = {name: [r for r in results if r.optimizer == name] for name in study.optimizers}
-    first = "kernel-sgd" if "kernel-sgd" in by_optimizer else study.optimizers[0]
-    accuracies = {name: [r.test_accuracy for r in runs] for name, runs in by_optimizer.items()}
+    fractions. Runs that failed are listed, and count in nothing else: an optimizer without a finished run has no
+    figures. `paper`: its own figures, by optimizer, to stand beside ours."""
+    finished = [r for r in results if isinstance(r, Result)]
+    by_optimizer = {name: [r for r in finished if r.optimizer == name] for name in study.optimizers}
+    by_optimizer = {name: runs for name, runs in by_optimizer.items() if runs}
+    first = "kernel-sgd" if "kernel-sgd" in study.optimizers else study.optimizers[0]
+    accuracies = {name: {r.seed: r.test_accuracy for r in runs} for name, runs in by_optimizer.items()}
+    pairs = {
+        name: [(accuracies[first][seed], a) for seed, a in accuracies[name].items() if seed in accuracies[first]]
+        for name in by_optimizer
+        if name != first and first in by_optimizer
+    }
     return {
         "data": study.data,
         "scaling": study.scaling,
         "seeds": list(study.seeds),
         "settings": asdict(study.settings),
         "optimizers": {name: _figures(runs) for name, runs in by_optimizer.items()},
+        "failed": [asdict(r) for r in results if isinstance(r, Failure)],
         "paired_differences": {
-            f"{first} - {name}": paired_difference(accuracies[first], accuracies[name])
-            for name in by_optimizer
-            if name != first
+            f"{first} - {name}": paired_difference(*zip(*both, strict=True)) for name, both in pairs.items() if both
         },
         "paper": {name: dict(figures) for name, figures in (paper or {}).items() if name in by_optimizer},
         **provenance(),
@@ -194,8 +221,8 @@ def _figures(runs: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _read_result(path: Path) -> Result:
+def _read(kind: type[Record], path: Path) -> Record:
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); remove it and resume again") from error

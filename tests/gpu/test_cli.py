@@ -136,6 +136,16 @@ def test_where_the_data_is_the_paper_s_its_figures_stand_beside_ours(tmp_path):
         (["compare", "--resume", "{tmp}", "--seeds", "3"], "leave out --seeds"),
         (["bench", "step", "--data", "usps"], "--data-dir"),
         (["bench", "cache", "--n", "128", "--d", "1", "--gamma", "1e-9"], "makes 2 of the kernel matrices"),
+        (["bench", "cache", "--n", "128", "--gamma", "-1"], "gamma is -1.0: expected"),
+        (["bench", "cache", "--n", "128", "--gamma", "nan"], "gamma is nan"),
+        (["bench", "cache", "--n", "1000000000000"], "can't allocate memory"),
+        (["train", "--hidden", "1000000000000"], "can't allocate memory"),
+        (["train", "--hidden", "1000000000000000000"], "Storage size calculation overflowed"),
+        (["train", "--seeds", f"1{30 * '0'}"], "too large"),
+        (["train", "--lr", "1e300"], "lr: expected at most"),
+        (["train", "--weight-decay", "1e300"], "weight_decay: expected at most"),
+        (["train", "--threads", "10000000000", "--out", "{tmp}/nowhere"], "threads: expected at most 1024"),
+        (["train", "--device", "meta"], "device: cannot use 'meta'"),
     ],
 )
 def test_what_the_user_can_put_right_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatch, arguments, named):
@@ -147,13 +157,59 @@ def test_what_the_user_can_put_right_is_said_in_one_line_with_exit_code_2(tmp_pa
     assert named in output
     assert output.startswith("error: ")
     assert output.count("\n") == 1
+    assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_loss_that_is_not_finite_is_said_in_one_line_with_exit_code_1(tmp_path):
-    code, output = command("train", *QUICK, "--lr", "1e30", "--out", tmp_path / "run")
-    assert code == 1
-    assert output.count("\n") == 1
-    assert "lr = 1e+30, gamma = 0.01, largest entry of P = " in output
+def test_a_run_whose_loss_is_not_finite_is_listed_its_study_goes_on_and_exits_with_1_again_when_resumed(tmp_path):
+    arguments = ["--optimizer", "kernel-sgd", "--optimizer", "sgd", *QUICK, "--gamma", "1e-4", "--lr", "10"]
+    both = ["--seeds", "2", "--hidden", "", "--out", tmp_path / "run"]
+    for call in (["train", *arguments, *both], ["train", "--resume", tmp_path / "run"]):
+        code, output = command(*call)
+        assert code == 1
+        assert (
+            "kernel-sgd, seed 1: failed: the loss of epoch 1 is nan with lr = 10.0, gamma = 0.0001, largest" in output
+        )
+        assert "sgd, seed 1: test " in output
+        assert output.count("2 of 2") == 1
+        assert output.count("0 of 2") == 1
+        summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+        assert [(run["optimizer"], run["seed"]) for run in summary["failed"]] == [("kernel-sgd", 0), ("kernel-sgd", 1)]
+        assert list(summary["optimizers"]) == ["sgd"]
+        assert summary["paired_differences"] == {}
+    assert (tmp_path / "run" / "plot.png").exists()
+    assert command("train", *QUICK, "--lr", "1e30", "--out", tmp_path / "none")[0] == 1
+    assert not (tmp_path / "none" / "plot.png").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "epoch,loss\n1,0.5\n",
+        "a\n\x00",
+        *(f"epoch,loss,validation_accuracy,test_accuracy\n1,1,1,{x}\n" for x in ("x", "nan")),
+    ],
+)
+def test_metrics_of_a_finished_run_that_make_no_sense_are_named(tmp_path, text):
+    assert command("train", *QUICK, "--out", tmp_path)[0] == 0
+    (tmp_path / "kernel-sgd-seed0" / "metrics.csv").write_text(text)
+    code, output = command("train", "--resume", tmp_path)
+    assert code == 2
+    assert "metrics.csv: damaged" in output
+    (tmp_path / "kernel-sgd-seed0" / "result.json").unlink()
+    assert command("train", "--resume", tmp_path)[0] == 0
+
+
+@pytest.mark.slow
+def test_output_survives_a_terminal_that_knows_ascii_only(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu", "train", *QUICK, "--seeds", "2", "--out", str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    assert b" ? " in done.stdout
 
 
 @pytest.mark.slow

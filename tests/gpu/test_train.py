@@ -397,6 +397,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_with_what(tmp_path, op
         {"kernel": "laplace"},
         {"lr": -0.1},
         {"lr": math.nan},
+        {"lr": 1e39},
+        {"weight_decay": 1e39},
+        {"momentum": 1e39},
+        {"threads": 10**10},
         {"seed": 2**32},
         {"gamma": 0.0},
         {"gamma": math.inf},
@@ -440,6 +444,32 @@ def test_a_study_pairs_its_runs_by_seed_and_repeats_none_that_is_finished(tmp_pa
     assert summary["optimizers"]["sgd"]["inverse_bytes"] == 0
 
 
+def test_a_run_that_failed_is_recorded_counted_in_no_mean_and_not_repeated(tmp_path, monkeypatch):
+    real = studies.fit
+
+    def fails_once(settings, *arguments, **options):
+        if (settings.optimizer, settings.seed) == ("sgd", 3):
+            raise FloatingPointError("the loss is nan")
+        return real(settings, *arguments, **options)
+
+    monkeypatch.setattr(studies, "fit", fails_once)
+    folder = tmp_path / "study"
+    studies.create(STUDY, DATA, folder)
+    results = studies.run(STUDY, DATA, folder)
+    assert results[1] == studies.Failure("sgd", 3, "the loss is nan")
+    monkeypatch.setattr(studies, "fit", None)
+    assert studies.run(STUDY, DATA, folder) == results
+
+    summary = studies.summarise(STUDY, results)
+    assert summary["failed"] == [{"optimizer": "sgd", "seed": 3, "message": "the loss is nan"}]
+    assert summary["optimizers"]["sgd"]["test_accuracy"] == {"mean": results[3].test_accuracy, "sd": None}
+    difference = summary["paired_differences"]["kernel-sgd - sgd"]
+    assert difference == {"mean": results[2].test_accuracy - results[3].test_accuracy, "interval": None, "n": 1}
+    (folder / "sgd-seed3" / "failure.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"failure\.json: damaged"):
+        studies.run(STUDY, DATA, folder)
+
+
 def test_a_study_is_reopened_as_it_was_made_but_only_with_its_own_data(tmp_path):
     study = replace(STUDY, settings=replace(SMALL, hidden=(5, 4), gamma=0.1, resample=True))
     data = study.load_data()
@@ -455,9 +485,11 @@ def test_a_study_is_reopened_as_it_was_made_but_only_with_its_own_data(tmp_path)
         studies.create(study, data, tmp_path / "study")
     with pytest.raises(UsageError, match="nothing to resume"):
         studies.reopen(tmp_path)
-    (tmp_path / "study" / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        studies.reopen(tmp_path / "study")
+    whole = json.loads((tmp_path / "study" / "config.json").read_text())
+    for damaged in ("{", json.dumps({**whole, "seeds": []}), json.dumps({**whole, "optimizers": []})):
+        (tmp_path / "study" / "config.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            studies.reopen(tmp_path / "study")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "study"]
 
 
