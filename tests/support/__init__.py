@@ -1,1 +1,1 @@
-"""Inputs (strategies) and error measures (ratios) for anyone who tests an implementation of Kernel SGD."""
+"""Inputs (strategies), exact results (exact) and error measures (ratios) for tests of any Kernel SGD implementation."""
