@@ -18,7 +18,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
-from flint import acb, arb, arb_mat, ctx, fmpq, fmpq_mat
+from flint import arb, arb_mat, ctx, fmpq, fmpq_mat, fmpq_poly
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Real = NDArray[np.floating] | NDArray[np.integer]
@@ -68,22 +68,16 @@ def inverse_gram(H: ArrayLike, *, ridge: float = 0.0) -> Wide:
     return _stack(of, _real("H", H))
 
 
-def eigenvalues(H: ArrayLike, *, ridge: float = 0.0) -> Wide:
-    """The eigenvalues of H + ridge·I in ascending order, repeated ones included, (..., m, m) → (..., m).
+def extreme_eigenvalues(H: ArrayLike, *, ridge: float = 0.0) -> Wide:
+    """λ_min and λ_max of H + ridge·I, (..., m, m) → (..., 2); the lower triangle of H counts.
 
-    Each is accurate relative to itself, the smallest as well as the largest, so that 0 means singular (unless the
-    widest float underflows): they are the isolated roots of the characteristic polynomial, which is computed in
-    rational numbers. The lower triangle of H counts. Raises TypeError (H not real), ValueError (non-finite H),
-    ArithmeticError (see `certified`).
+    Both are accurate relative to themselves, however far apart, so that λ_min = 0 means singular (unless the widest
+    float underflows). Raises TypeError (H not real), ValueError (non-finite H), FloatingPointError (see `nearest`).
     """
 
     def of(member: Real) -> Wide:
-        polynomial = _shifted(member, ridge).charpoly()
-
-        def roots() -> arb_mat:  # all are real: the matrix is symmetric
-            return arb_mat([[acb(root).real for root, times in polynomial.complex_roots() for _ in range(times)]])
-
-        return np.sort(certified(roots)[0])
+        A = _shifted(member, ridge)
+        return np.array([-nearest(_largest_root((-A).charpoly())), nearest(_largest_root(A.charpoly()))])
 
     return _stack(of, _real("H", H))
 
@@ -203,6 +197,33 @@ def _shifted(member: Real, ridge: float) -> fmpq_mat:
     shift = fmpq(*float(ridge).as_integer_ratio())
     m = range(len(entries))
     return fmpq_mat([[entries[max(i, j)][min(i, j)] + (shift if i == j else 0) for j in m] for i in m])
+
+
+def _largest_root(polynomial: fmpq_poly) -> arb:
+    """The largest root of a polynomial that has real roots only, rounded up to RELATIVE_ACCURACY + 1 bits.
+
+    By bisection: p has a root above t just where the coefficients of p(x + t) have both signs (Descartes), however
+    close or equal its roots. Bisected are not the reals but the floats of that many bits which Cauchy's bounds leave
+    for 0 and the roots, in their order, so that a root is as sharp near 0 as elsewhere.
+    """
+    reach = 1 + max(int(abs(coefficient)).bit_length() for coefficient in polynomial.numer().coeffs())
+    one = 1 << RELATIVE_ACCURACY
+
+    def number(k: int) -> tuple[int, int]:
+        exponent, fraction = divmod(abs(k), one)
+        significand = one + fraction if k else 0
+        return significand if k > 0 else -significand, exponent - reach - RELATIVE_ACCURACY
+
+    low, high = -2 * reach * one, 2 * reach * one
+    while high - low > 1:
+        middle = (low + high) // 2
+        significand, exponent = number(middle)
+        shifted = polynomial(fmpq_poly([significand * fmpq(2) ** exponent, 1]))
+        if len({coefficient > 0 for coefficient in shifted.coeffs() if coefficient != 0}) == 2:
+            low = middle
+        else:
+            high = middle
+    return arb(number(high))
 
 
 def _stack(operation: Callable[[Real], Wide], members: Real) -> Wide:

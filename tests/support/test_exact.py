@@ -169,31 +169,44 @@ def test_an_inverse_is_that_of_rational_elimination_and_a_singular_matrix_has_no
         assert_rounded_once(exact.inverse_gram(H, ridge=ridge), expected, TWO**-126 * abs(expected).max())
 
 
+def positive_definite(A: Rational) -> bool:
+    """Whether elimination meets positive pivots alone."""
+    while len(A) and A[0, 0] > 0:
+        A = A[1:, 1:] - np.outer(A[1:, 0], A[0, 1:]) / A[0, 0]
+    return len(A) == 0
+
+
 @given(symmetric_matrices(), st.sampled_from((0.0, 0.1)))
-def test_eigenvalues_have_trace_determinant_and_order_and_are_0_only_where_singular(
+def test_a_matrix_less_any_number_below_its_smallest_eigenvalue_is_positive_definite_and_no_other(
     H: np.ndarray, ridge: float
 ) -> None:
-    A = rational(H) + Fraction(ridge) * rational(np.eye(len(H)))
-    found = exact.eigenvalues(H, ridge=ridge)
-    assert (found == np.sort(found)).all()
-    eigenvalues, rounding = rational(found), len(H) * TWO**-50
-    assert abs(eigenvalues.sum() - A.trace()) <= rounding * abs(eigenvalues).sum()
-    determinant = inverse_and_determinant(A)[1]
-    assert abs(eigenvalues.prod() - determinant) <= rounding * abs(determinant)
+    identity = rational(np.eye(len(H)))
+    A = rational(H) + Fraction(ridge) * identity
+    smallest, largest = rational(exact.extreme_eigenvalues(H, ridge=ridge))
+    for matrix, eigenvalue in ((A, smallest), (-A, -largest)):
+        margin = abs(eigenvalue) * TWO**-50 or TWO**-9000
+        assert positive_definite(matrix - (eigenvalue - margin) * identity)
+        assert not positive_definite(matrix - (eigenvalue + margin) * identity)
 
 
-def test_eigenvalues_are_accurate_relative_to_themselves_and_repeated_as_often_as_they_are_roots() -> None:
-    tiny = 2.0**-50
-    assert exact.eigenvalues([[1, 1 - tiny], [1 - tiny, 1]]).tolist() == [tiny, 2 - tiny]
-    assert exact.eigenvalues(np.diag([1e300, 3, 1e-300, 3, 0])).astype(float).tolist() == [0, 1e-300, 3, 3, 1e300]
-    assert exact.eigenvalues(np.ones((2, 3, 3)), ridge=0.5).tolist() == [[0.5, 0.5, 3.5]] * 2
+def test_extreme_eigenvalues_are_accurate_relative_to_themselves_repeated_or_close_or_far_apart() -> None:
+    tiny, far = 2.0**-50, 2.0**-1000
+    for H, expected in (
+        ([[1, 1 - tiny], [1 - tiny, 1]], [tiny, 2 - tiny]),
+        (np.diag([1e300, 3, 1e-300, 3]), [1e-300, 1e300]),
+        ([[1, far], [far, 1]], [1, 1]),
+        (-np.eye(3), [-1, -1]),
+        (np.zeros((1, 1)), [0, 0]),
+    ):
+        assert exact.extreme_eigenvalues(H).astype(float).tolist() == expected
+    assert exact.extreme_eigenvalues(np.ones((2, 3, 3)), ridge=0.5).tolist() == [[0.5, 3.5]] * 2
 
 
 def test_the_lower_triangle_counts_and_the_ridge_is_added_before_inverting() -> None:
     H = [[1, 7], [1, 2]]
     assert exact.inverse_gram(H).tolist() == [[2, -1], [-1, 1]]
     assert exact.inverse_gram([[0, 7], [1, 1]], ridge=1.0).tolist() == [[2, -1], [-1, 1]]
-    assert exact.eigenvalues([[0, 7], [1, 0]], ridge=1.0).tolist() == [0, 2]
+    assert exact.extreme_eigenvalues([[0, 7], [1, 0]], ridge=1.0).tolist() == [0, 2]
     nearly = 2.0**52  # κ ≈ 2^54
     assert exact.inverse_gram([[1, 1], [1, 1 + 1 / nearly]]).tolist() == [[nearly + 1, -nearly], [-nearly, nearly]]
 
@@ -207,7 +220,7 @@ def test_reshaping_truncates_or_pads_with_zeros(d_in: int) -> None:
 
 @given(strategies.stacks(strategies.projections(size=3)))
 def test_every_member_of_a_stack_has_the_result_it_has_alone(H: np.ndarray) -> None:
-    for operation in (exact.gram, exact.inverse_gram, exact.eigenvalues, lambda A: exact.reshape_inverse(A, 2)):
+    for operation in (exact.gram, exact.inverse_gram, exact.extreme_eigenvalues, lambda A: exact.reshape_inverse(A, 2)):
         found = operation(H)
         assert found.shape[: H.ndim - 2] == H.shape[:-2]
         assert all(np.array_equal(found[index], operation(H[index])) for index in np.ndindex(H.shape[:-2]))
@@ -219,7 +232,7 @@ def test_parameters_are_not_rounded_to_the_dtype_of_the_arrays() -> None:
     assert exact.gram(one, "polynomial", gamma=third, degree=1, coef0=0.0) == third
     assert exact.gram(one, "polynomial", gamma=1.0, degree=1, coef0=third) == np.longdouble(1) + third
     assert exact.kernel_sgd_step(0 * one, -one, one, third) == third
-    assert exact.eigenvalues(0 * one, ridge=third) == third
+    assert exact.extreme_eigenvalues(0 * one, ridge=third).tolist() == [third, third]
 
 
 def test_a_loose_ball_is_refused_unless_it_is_tight_beside_the_largest_entry() -> None:
