@@ -62,6 +62,12 @@ hidden = {{"cupy", "reference", "proofs", "tests"}}.__contains__
 {HIDING}
 import gpu, gpu.optim, gpu.torch_ops, torch
 assert not torch.cuda.is_available()
+try:
+    import gpu.cupy_ops
+except ImportError as error:
+    assert "cuda12" in str(error) and "cuda13" in str(error)
+else:
+    raise AssertionError("gpu.cupy_ops without CuPy")
 """
 
 
