@@ -117,8 +117,9 @@ def cholesky_inverses(A: Array) -> tuple[Array, Array]:
     Reads the lower triangles, checks nothing; the inverse of a member without factor means nothing. Symmetric bit for
     bit.
     """
-    inverse_factors, failed = (_inverse_factors_numpy if isinstance(A, np.ndarray) else _inverse_factors_cuda)(A)
-    return _symmetric(_product(_transposed(inverse_factors), inverse_factors)), failed
+    with _arithmetic(A):
+        inverse_factors, failed = (_inverse_factors_numpy if isinstance(A, np.ndarray) else _inverse_factors_cuda)(A)
+        return _symmetric(_product(_transposed(inverse_factors), inverse_factors)), failed
 
 
 def _inverse_factors_cuda(A: Array) -> tuple[Array, Array]:

@@ -27,7 +27,7 @@ WALLS: dict[str, tuple[set[str], ...]] = {
         {"network"},
         {"algorithm"},
     ),
-    "gpu": ({"torch_ops", "cupy_ops"}, {"optim"}, {"train"}, {"experiments"}, {"bench"}),
+    "gpu": ({"torch_ops", "cupy_ops"}, {"kernels"}, {"optim"}, {"train"}, {"experiments"}, {"bench"}),
     "proofs": ({"claim", "certificates"}, {"claims", "rocq"}, {"ledger"}, {"page"}),
     "tests": ({"conftest"}, {"support"}, {"reference", "gpu", "claims", "conformance", "faults"}),
 }
@@ -35,6 +35,7 @@ KNOWN_PACKAGES = {
     "reference": {"numpy", "scipy", "reference"},
     "gpu.torch_ops": {"numpy", "torch"},
     "gpu.cupy_ops": {"numpy", "cupy"},
+    "gpu.kernels": {"numpy", "cupy", "gpu"},
 }
 
 # A finder that hides every package for which `hidden(name)` is true.

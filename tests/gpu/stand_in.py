@@ -29,31 +29,9 @@ CONSTANTS = {
     "CUBLAS_OP_N": 0,
     "CUBLAS_DIAG_NON_UNIT": 0,
 }
-OPERATORS = [
-    f"__{name}__"
-    for name in [
-        "add",
-        "radd",
-        "sub",
-        "rsub",
-        "mul",
-        "rmul",
-        "truediv",
-        "rtruediv",
-        "pow",
-        "and",
-        "or",
-        "invert",
-        "neg",
-        "abs",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "eq",
-        "ne",
-    ]
-]
+_ARITHMETIC = ["add", "sub", "mul", "truediv"]
+_OTHERS = ["pow", "and", "or", "invert", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne"]
+OPERATORS = [f"__{name}__" for name in [*_ARITHMETIC, *(f"r{name}" for name in _ARITHMETIC), *_OTHERS]]
 ATTRIBUTES = ["dtype", "shape", "ndim", "strides", "item", "tolist"]
 METHODS = ["mean", "sum", "max", "min", "all", "any", "astype", "reshape", "swapaxes"]
 _HANDLE = 1
