@@ -66,7 +66,8 @@ class Array:
         self._values[_unwrapped(index)] = _unwrapped(value)
 
     def __matmul__(self, other: "Array") -> "Array":
-        LIBRARIES.modes_of_products.append(LIBRARIES.mode)
+        stacked = self._values.ndim > 2  # a product of two matrices is what CUPY_TF32 says, and here it says yes
+        LIBRARIES.modes_of_products.append(LIBRARIES.mode if stacked else CONSTANTS["CUBLAS_TF32_TENSOR_OP_MATH"])
         return Array(self._values @ _unwrapped(other))
 
     def __getattr__(self, name: str) -> Any:

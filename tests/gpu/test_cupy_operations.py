@@ -20,6 +20,7 @@ from tests.support import ratios, strategies
 cupy = pytest.importorskip("cupy")
 
 from gpu import cupy_ops  # noqa: E402
+from gpu.kernels.rbf_inverse import rbf_inverses  # noqa: E402
 from tests.gpu import stand_in  # noqa: E402
 
 Array = NDArray[Any]
@@ -135,6 +136,15 @@ def test_rbf_value_is_zero_where_the_distance_overflows_and_one_for_duplicates(w
     assert np.array_equal(H[1], np.ones((4, 4)))
 
 
+@WHERE
+@FLOATS
+def test_rbf_values_do_not_suffer_from_a_feature_that_is_large_and_the_same_in_all_rows(where: str, dtype: str) -> None:
+    X = np.random.default_rng(0).standard_normal((49, 3)).astype(dtype)
+    X[:, 0] = 2e20 / 3
+    (H,) = computed(where, "gram", (X,), {"gamma": 1.0})
+    ratios.assert_within(ratios.gram_rbf(H, reference.gram(X[:, 1:]), X, gamma=1.0))
+
+
 # The arrays and libraries of CuPy
 
 
@@ -169,3 +179,49 @@ def test_no_product_is_computed_in_tf32_and_the_math_mode_comes_back(operation: 
         getattr(cupy_ops, operation)(*(cupy_ops.from_numpy(array, "float32") for array in arrays), **options)
         assert set(libraries.modes_of_products) <= {libraries.CUBLAS_DEFAULT_MATH}
         assert libraries.mode == libraries.CUBLAS_TF32_TENSOR_OP_MATH
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@EVERY_OPERATION
+@given(draws)
+def test_tf32_changes_no_bit_on_a_gpu(operation: str, data: DataObject) -> None:
+    arrays, options = data.draw(CALLS[operation]("float32"))
+    plain = computed("cuda", operation, arrays, options)
+    cublas, handle = cupy.cuda.cublas, cupy.cuda.Device().cublas_handle
+    before = cupy._core.get_compute_type(np.float32)
+    cupy._core.set_compute_type(np.float32, cupy._core._routines_linalg.COMPUTE_TYPE_TF32)
+    cublas.setMathMode(handle, cublas.CUBLAS_TF32_TENSOR_OP_MATH)
+    try:
+        lowered = computed("cuda", operation, arrays, options)
+        assert cublas.getMathMode(handle) == cublas.CUBLAS_TF32_TENSOR_OP_MATH
+    finally:
+        cublas.setMathMode(handle, cublas.CUBLAS_DEFAULT_MATH)
+        cupy._core.set_compute_type(np.float32, before)
+    assert all(map(np.array_equal, plain, lowered))
+
+
+@pytest.mark.gpu
+def test_results_are_ready_on_the_current_stream_of_a_gpu() -> None:
+    X = np.random.default_rng(0).standard_normal((300, 64, 200))
+    expected = cupy_ops.inverse_gram(cupy_ops.gram(X, gamma=0.01))
+    with cupy.cuda.Stream(non_blocking=True):
+        x = cupy_ops.from_numpy(X, "float64")
+        for _ in range(5):
+            inverses = cupy_ops.inverse_gram(cupy_ops.gram(x, gamma=0.01))
+            fused, failed = rbf_inverses(x, gamma=0.01)
+            assert not failed.any().item()
+            for found in (inverses.get(), fused.get()):
+                ratios.assert_within(ratios.inverse_forward(found, expected, cupy_ops.gram(X, gamma=0.01)))
+
+
+@pytest.mark.gpu
+@EVERY_OPERATION
+def test_arrays_of_the_host_and_of_a_gpu_are_refused_together(operation: str) -> None:
+    arrays = {key: value for key, value in GOOD[operation].items() if isinstance(value, np.ndarray)}
+    if len(arrays) > 1:
+        mixed = GOOD[operation] | {next(iter(arrays)): cupy.asarray(next(iter(arrays.values())))}
+        with pytest.raises(ValueError, match=r"cuda:0.*cpu"):
+            getattr(cupy_ops, operation)(**mixed)

@@ -129,6 +129,13 @@ def test_sizes_beyond_a_warp_and_a_chunk_are_inverted_and_duplicates_alone_are_m
 
 
 @FLOATS
+def test_member_that_is_numerically_singular_is_marked_though_it_has_a_factor(dtype: str, inverses: Inverses) -> None:
+    eps = np.finfo(dtype).eps  # λ = 2 − eps and eps: above 0, and below 2·eps·λ_max
+    X = np.array([[[0], [1]], [[0], [np.sqrt(eps)]]], dtype)
+    assert inverses(X, 1.0, 0.0)[1].tolist() == [False, True]
+
+
+@FLOATS
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("m", [1, 5])
 def test_member_that_is_not_finite_is_marked_and_no_other(dtype: str, value: float, m: int, kernel: Inverses) -> None:
