@@ -173,13 +173,20 @@ def bench_cache(
     m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
     gamma: Gamma = 0.01,
     repeats: Annotated[int, Option(min=1, help="Rounds.")] = 15,
+    device: Annotated[str, Option(help="cpu, or cuda: the fused kernel, CuPy's libraries and torch.linalg.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Building all inverses in float64 on one thread, over its parts timed alone; and a loop in SciPy over it."""
     with reported_errors():
-        from gpu.bench.cache import cache
+        from gpu.train import UsageError
 
-        _print_bench(cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats), as_json)
+        if device not in ("cpu", "cuda"):
+            raise UsageError(f"device: expected cpu or cuda, got {device!r}")
+        if device == "cuda":
+            from gpu.bench.gpu_cache import gpu_cache as measure
+        else:
+            from gpu.bench.cache import cache as measure
+        _print_bench(measure(n=n, d=d, m=m, gamma=gamma, repeats=repeats), as_json)
 
 
 def _run(folder: Path, study: "Study | None", data_dir: Path | None, as_json: bool) -> None:

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from gpu.__main__ import app
 from gpu.bench.cache import BEST_PARTS, PARTS
 from gpu.experiments.paper import first_order
+from gpu.train import UsageError
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--hidden", "8", "--epochs", "2"]
@@ -146,6 +149,7 @@ def test_where_the_data_is_the_paper_s_its_figures_stand_beside_ours(tmp_path):
         (["train", "--weight-decay", "1e300"], "weight_decay: expected at most"),
         (["train", "--threads", "10000000000", "--out", "{tmp}/nowhere"], "threads: expected at most 1024"),
         (["train", "--device", "meta"], "device: cannot use 'meta'"),
+        (["bench", "cache", "--device", "abacus"], "device: expected cpu or cuda, got 'abacus'"),
     ],
 )
 def test_what_the_user_can_put_right_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatch, arguments, named):
@@ -252,6 +256,56 @@ def test_the_cache_bench_compares_the_build_with_its_parts_and_with_a_loop():
     assert set(figures["seconds"]) == {"build", "loop", *PARTS, *BEST_PARTS}
     assert min(figures[name] for name in ("ratio_to_parts", "ratio_to_best_parts", "speedup_over_loop")) > 0
     assert (figures["n"], figures["d"], figures["m"], figures["threads"]) == (70, 5, 16, 1)
+
+
+def test_the_cache_bench_of_a_gpu_says_in_one_line_that_there_is_none(monkeypatch):
+    def no_gpu(*_, **__):
+        raise RuntimeError("no such device\nand more")
+
+    monkeypatch.setattr("torch.zeros", no_gpu)
+    code, output = command("bench", "cache", "--device", "cuda")
+    assert (code, output) == (2, "error: device: cannot use 'cuda' here (no such device)\n")
+
+
+def test_the_cache_bench_of_a_gpu_compares_inverses_that_agree():
+    pytest.importorskip("cupy")
+    from gpu.bench.gpu_cache import compared
+
+    X = np.random.default_rng(0).random((5, 16, 8))
+    figures = compared(X, torch.from_numpy(X), 0.1, 2)  # off the GPU the twin stands in for the kernel
+    assert set(figures["seconds"]) == {"fused kernel", "cupy libraries", "torch.linalg"}
+    assert min(figures["speedup_over_torch"].values()) > 0
+    assert figures["difference"] < 1e-6
+    with pytest.raises(UsageError, match="5 of the kernel matrices"):
+        compared(X, torch.from_numpy(X), 1e-12, 1)
+
+
+@pytest.mark.gpu
+def test_the_cache_bench_of_a_gpu_names_device_versions_and_commit():
+    pytest.importorskip("cupy")
+    code, output = command(
+        *[
+            "bench",
+            "cache",
+            "--device",
+            "cuda",
+            "--n",
+            "330",
+            "--d",
+            "8",
+            "--m",
+            "32",
+            "--gamma",
+            "0.1",
+            "--repeats",
+            "2",
+            "--json",
+        ]
+    )
+    figures = json.loads(output)
+    assert code == 0
+    assert {"device", "compute_capability", "commit", "dirty", "machine"} <= set(figures)
+    assert {"torch", "cupy", "cuda"} <= set(figures["versions"])
 
 
 def test_a_result_names_its_commit_where_there_is_git_and_none_where_there_is_not(monkeypatch):

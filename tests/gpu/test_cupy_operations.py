@@ -145,6 +145,16 @@ def test_rbf_values_do_not_suffer_from_a_feature_that_is_large_and_the_same_in_a
     ratios.assert_within(ratios.gram_rbf(H, reference.gram(X[:, 1:]), X, gamma=1.0))
 
 
+@pytest.mark.parametrize("where", ["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("operation", ["softmax_cross_entropy", "weight_gradient", "kernel_sgd_step"])
+def test_arrays_of_the_host_and_of_a_gpu_are_refused_together(operation: str, where: str) -> None:
+    first, *others = GOOD[operation]
+    with arrays_of(where) as put:
+        mixed = {first: put(GOOD[operation][first])} | {name: GOOD[operation][name] for name in others}
+        with pytest.raises(ValueError, match=r"cuda:0.*cpu"):
+            getattr(cupy_ops, operation)(**mixed)
+
+
 # The arrays and libraries of CuPy
 
 
@@ -215,13 +225,3 @@ def test_results_are_ready_on_the_current_stream_of_a_gpu() -> None:
             assert not failed.any().item()
             for found in (inverses.get(), fused.get()):
                 ratios.assert_within(ratios.inverse_forward(found, expected, cupy_ops.gram(X, gamma=0.01)))
-
-
-@pytest.mark.gpu
-@EVERY_OPERATION
-def test_arrays_of_the_host_and_of_a_gpu_are_refused_together(operation: str) -> None:
-    arrays = {key: value for key, value in GOOD[operation].items() if isinstance(value, np.ndarray)}
-    if len(arrays) > 1:
-        mixed = GOOD[operation] | {next(iter(arrays)): cupy.asarray(next(iter(arrays.values())))}
-        with pytest.raises(ValueError, match=r"cuda:0.*cpu"):
-            getattr(cupy_ops, operation)(**mixed)
