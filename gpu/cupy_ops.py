@@ -102,24 +102,29 @@ def inverse_gram(H: Array, *, ridge: float = 0.0, singular: str = "raise") -> Ar
         _check_symmetric(H)
         xp, m = cupy.get_array_module(H), H.shape[-1]
         shifted = H + ridge * xp.eye(m, dtype=H.dtype)
-        inverse, failed = cholesky_inverses(shifted.reshape(-1, m, m))
-        inverse, failed = inverse.reshape(H.shape), failed.reshape(H.shape[:-2])
-        # κ₂ ≤ κ₁, so that no singular member passes; the factor of 2 is for the rounding of a κ₁ that large.
-        well_posed = _norm1(shifted) * _norm1(inverse) * (m * np.finfo(H.dtype).eps) < 0.5
-        for index in _indices(failed | ~well_posed):
+        inverse, suspicious = cholesky_inverses(shifted.reshape(-1, m, m))
+        inverse = inverse.reshape(H.shape)
+        for index in _indices(suspicious.reshape(H.shape[:-2])):
             inverse[index] = _inverse_by_eigenvalues(H[index], ridge, singular, index)
         return inverse
 
 
 def cholesky_inverses(A: Array) -> tuple[Array, Array]:
-    """A⁻¹ = L⁻ᵀ·L⁻¹ from the Cholesky factor A = L·Lᵀ of each member, and which have none: (c, m, m) → same, (c,) bool.
+    """A⁻¹ = L⁻ᵀ·L⁻¹ from the Cholesky factor A = L·Lᵀ of each member, and which are suspicious: (c, m, m), (c,) bool.
 
-    Reads the lower triangles, checks nothing; the inverse of a member without factor means nothing. Symmetric bit for
-    bit.
+    Suspicious is what has no factor, and what may be numerically singular: κ₁ ≥ 1/(2·m·eps). (κ₂ ≤ κ₁, so that no
+    singular member passes; the 2 is for the rounding of a κ₁ that large.) The inverse of a suspicious member means
+    nothing. Reads the lower triangles, checks nothing; symmetric bit for bit.
     """
     with _arithmetic(A):
         inverse_factors, failed = (_inverse_factors_numpy if isinstance(A, np.ndarray) else _inverse_factors_cuda)(A)
-        return _symmetric(_product(_transposed(inverse_factors), inverse_factors)), failed
+        inverses = _symmetric(_product(_transposed(inverse_factors), inverse_factors))
+        return inverses, failed | ~(_norm1(A) * _norm1(inverses) < largest_condition(A.shape[-1], A.dtype))
+
+
+def largest_condition(m: int, dtype: Any) -> float:
+    """κ₁ from which on an inverse is not trusted to be that of a regular m × m matrix."""
+    return 0.5 / (m * float(np.finfo(dtype).eps))
 
 
 def _inverse_factors_cuda(A: Array) -> tuple[Array, Array]:
@@ -130,30 +135,15 @@ def _inverse_factors_cuda(A: Array) -> tuple[Array, Array]:
     factors = A.astype(A.dtype, order="C", copy=True)
     inverse_factors = cupy.empty_like(factors)
     inverse_factors[:] = cupy.eye(m, dtype=A.dtype)
-    members = [
-        array.data.ptr + array.strides[0] * cupy.arange(c, dtype=np.uintp) for array in (factors, inverse_factors)
-    ]
-    info = cupy.empty(c, dtype=np.int32)
-    # The libraries count columns first: what is lower here is upper, and transposed, to them.
+    L, Y = (B.data.ptr + B.strides[0] * cupy.arange(c, dtype=np.uintp) for B in (factors, inverse_factors))
+    info, one = cupy.empty(c, dtype=np.int32), np.ones((), A.dtype)
+    # Columns come first to the libraries: L is upper to them, and L·Y = I is Yᵀ·Lᵀ = I, Lᵀ on the right.
+    right, upper = cublas.CUBLAS_SIDE_RIGHT, cublas.CUBLAS_FILL_MODE_UPPER
     potrf = cusolver.dpotrfBatched if double else cusolver.spotrfBatched
-    potrf(device.cusolver_handle, cublas.CUBLAS_FILL_MODE_UPPER, m, members[0].data.ptr, m, info.data.ptr, c)
-    one = np.ones((), A.dtype)
+    potrf(device.cusolver_handle, upper, m, L.data.ptr, m, info.data.ptr, c)
     trsm = cublas.dtrsmBatched if double else cublas.strsmBatched
-    trsm(
-        device.cublas_handle,
-        cublas.CUBLAS_SIDE_RIGHT,  # L⁻¹ for the unknown to the right of L, as by forward substitution
-        cublas.CUBLAS_FILL_MODE_UPPER,
-        cublas.CUBLAS_OP_N,
-        cublas.CUBLAS_DIAG_NON_UNIT,
-        m,
-        m,
-        one.ctypes.data,
-        members[0].data.ptr,
-        m,
-        members[1].data.ptr,
-        m,
-        c,
-    )
+    plain = cublas.CUBLAS_OP_N, cublas.CUBLAS_DIAG_NON_UNIT
+    trsm(device.cublas_handle, right, upper, *plain, m, m, one.ctypes.data, L.data.ptr, m, Y.data.ptr, m, c)
     return inverse_factors, info != 0
 
 

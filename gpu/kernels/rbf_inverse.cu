@@ -102,11 +102,11 @@ __device__ void invert_factor(real* A, int m)
 
 template <typename real>
 __global__ __launch_bounds__(THREADS, 3) void rbf_inverse(
-    const real* X, int m, int d, real gamma, real ridge, real largest_trace, real* inverses, bool* failed)
+    const real* X, int m, int d, real gamma, real ridge, real largest_norm, real* inverses, bool* failed)
 {
     extern __shared__ double memory[];
     real* A = reinterpret_cast<real*>(memory);
-    real* scratch = A + packed(m, 0);
+    real* scratch = A + packed(m, 0);  // a chunk of X, then the column sums of the inverse
     gram(A, scratch, X + blockIdx.x * (long long)m * d, m, d, gamma, ridge);
     invert_factor(A, m);
 
@@ -117,14 +117,19 @@ __global__ __launch_bounds__(THREADS, 3) void rbf_inverse(
             for (int row = i; row < m; ++row)
                 sum += A[packed(row, i)] * A[packed(row, k)];
             inverse[i * m + k] = inverse[k * m + i] = sum;
-            if (i == k)
-                scratch[i] = sum;
         }
     __syncthreads();
-    if (threadIdx.x == 0) {  // a pivot that is not positive has made the trace infinite or NaN
-        real trace = 0;
+    for (int k = threadIdx.x; k < m; k += blockDim.x) {
+        real sum = 0;
         for (int i = 0; i < m; ++i)
-            trace += scratch[i];
-        failed[blockIdx.x] = !((1 + ridge) * trace < largest_trace);
+            sum += fabs(inverse[i * m + k]);
+        scratch[k] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        bool regular = true;  // a pivot that is not positive has made the inverse infinite or NaN
+        for (int k = 0; k < m; ++k)
+            regular = regular && scratch[k] < largest_norm;
+        failed[blockIdx.x] = !regular;
     }
 }

@@ -38,9 +38,9 @@ DEFINITIONS = (f"-DTHREADS={THREADS}", f"-DCHUNK={CHUNK}", f"-DSIDE={SIDE}")
 def rbf_inverses(X: Array, *, gamma: float, ridge: float = 0.0) -> tuple[Array, Array]:
     """(H + ridge·I)⁻¹ with H_ij = exp(−γ‖x_i−x_j‖²) of every mini-batch: (c, m, d) → (c, m, m), (c,) bool.
 
-    float64 or float32, symmetric bit for bit. The second result marks members without a Cholesky factor, members that
-    may be near to singular (tr H·tr H⁻¹ ≥ 1/(2·m·eps), and κ ≤ tr H·tr H⁻¹) and what is not finite. Their inverses mean
-    nothing: take `cupy_ops.inverse_gram` of their Gram matrices, which decides.
+    float64 or float32, symmetric bit for bit. The second result marks at least what `cupy_ops.cholesky_inverses` calls
+    suspicious, and what is not finite. Inverses of marked members mean nothing: `cupy_ops.inverse_gram` of their Gram
+    matrices decides.
     On a GPU one launch where a triangle fits in shared memory, else and on NumPy arrays `rbf_inverses_twin`.
     Raises TypeError for other dtypes, ValueError for another rank or an empty X, γ ≤ 0, ridge < 0.
     """
@@ -61,14 +61,7 @@ def rbf_inverses(X: Array, *, gamma: float, ridge: float = 0.0) -> tuple[Array, 
 def rbf_inverses_twin(X: Array, *, gamma: float, ridge: float = 0.0) -> tuple[Array, Array]:
     """`rbf_inverses` by the libraries' batched routines; an X that is not finite is a ValueError here."""
     H = cupy_ops.gram(X, gamma=gamma)
-    m = H.shape[-1]
-    inverses, failed = cupy_ops.cholesky_inverses(H + ridge * cupy.get_array_module(X).eye(m, dtype=X.dtype))
-    return inverses, failed | ~((1 + ridge) * inverses.trace(axis1=1, axis2=2) < largest_trace(m, X.dtype))
-
-
-def largest_trace(m: int, dtype: Any) -> float:
-    """Where (1 + ridge)·tr H⁻¹ = tr H·tr H⁻¹/m is not below this, a member may be singular: κ ≤ tr H·tr H⁻¹."""
-    return 0.5 / (m * m * float(np.finfo(dtype).eps))
+    return cupy_ops.cholesky_inverses(H + ridge * cupy.get_array_module(X).eye(H.shape[-1], dtype=X.dtype))
 
 
 def shared_bytes(m: int, dtype: Any) -> int:
@@ -83,7 +76,8 @@ def _launch(X: Array, gamma: float, ridge: float) -> tuple[Array, Array]:
     real, shared = X.dtype.type, shared_bytes(m, X.dtype)
     kernel = _kernel("double" if real is np.float64 else "float")
     kernel.max_dynamic_shared_size_bytes = shared
-    scalars = (np.int32(m), np.int32(d), real(gamma), real(ridge), real(largest_trace(m, X.dtype)))
+    largest_norm = cupy_ops.largest_condition(m, X.dtype) / (m + ridge)  # of the inverse: ‖H + ridge·I‖₁ ≤ m + ridge
+    scalars = (np.int32(m), np.int32(d), real(gamma), real(ridge), real(largest_norm))
     kernel((c,), (THREADS,), (X, *scalars, inverses, failed), shared_mem=shared)
     return inverses, failed
 

@@ -19,6 +19,7 @@ static void __syncthreads()
 }
 double memory[1 << 15];
 using std::exp;
+using std::fabs;
 using std::sqrt;
 
 #define __device__
@@ -29,7 +30,7 @@ using std::sqrt;
 
 template <typename real>
 static void launch(
-    unsigned blocks, unsigned threads, const real* X, int m, int d, real gamma, real ridge, real largest_trace,
+    unsigned blocks, unsigned threads, const real* X, int m, int d, real gamma, real ridge, real largest_norm,
     real* inverses, bool* failed)
 {
     blockDim = {threads};
@@ -41,23 +42,23 @@ static void launch(
             running.emplace_back([=] {
                 threadIdx = {thread};
                 blockIdx = {block};
-                rbf_inverse(X, m, d, gamma, ridge, largest_trace, inverses, failed);
+                rbf_inverse(X, m, d, gamma, ridge, largest_norm, inverses, failed);
             });
     }
 }
 
 extern "C" void rbf_inverse_double(
-    unsigned blocks, unsigned threads, const double* X, int m, int d, double gamma, double ridge, double largest_trace,
+    unsigned blocks, unsigned threads, const double* X, int m, int d, double gamma, double ridge, double largest_norm,
     double* inverses, bool* failed)
 {
-    launch(blocks, threads, X, m, d, gamma, ridge, largest_trace, inverses, failed);
+    launch(blocks, threads, X, m, d, gamma, ridge, largest_norm, inverses, failed);
 }
 
 extern "C" void rbf_inverse_float(
-    unsigned blocks, unsigned threads, const float* X, int m, int d, float gamma, float ridge, float largest_trace,
+    unsigned blocks, unsigned threads, const float* X, int m, int d, float gamma, float ridge, float largest_norm,
     float* inverses, bool* failed)
 {
-    launch(blocks, threads, X, m, d, gamma, ridge, largest_trace, inverses, failed);
+    launch(blocks, threads, X, m, d, gamma, ridge, largest_norm, inverses, failed);
 }
 
 int main()  // for the sanitizer: more rows than lanes, more features than a chunk has

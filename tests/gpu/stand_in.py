@@ -1,16 +1,16 @@
 """A stand-in for CuPy on the CPU: its arrays refuse every silent conversion, and its libraries take pointers.
 
-`installed` puts it in the place of `cupy` in gpu.cupy_ops. `Array` allows what cupy.ndarray allows and is explicit
-about leaving the GPU (`item`, `tolist`, `get`); it is stricter in that even a truth value or a loop has to be asked for
-by one of these. cuSOLVER's and cuBLAS's routines work on raw memory, columns first, as the real ones do, so that the
-lines which only a GPU runs otherwise are run here: layouts, triangles and sides by LAPACK's and BLAS's own rules.
+`installed` puts it in the place of `cupy`. `Array` allows what cupy.ndarray allows and is explicit about leaving it
+(`item`, `tolist`, `get`); it is stricter in that even a truth value or a loop has to be asked for by one of these.
+cuSOLVER's and cuBLAS's routines work on raw memory, columns first, as the real ones do, so that the lines which only a
+GPU runs otherwise are run here: layouts, triangles and sides by LAPACK's and BLAS's own rules.
 """
 
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -18,7 +18,8 @@ from scipy.linalg import blas, lapack
 
 from gpu import cupy_ops
 
-FUNCTIONS = ["arange", "argwhere", "empty", "empty_like", "exp", "eye", "isfinite", "ldexp", "log", "maximum", "zeros"]
+FUNCTIONS = ["arange", "argwhere", "ascontiguousarray", "empty", "empty_like", "exp", "eye", "isfinite", "ldexp", "log"]
+FUNCTIONS += ["maximum", "zeros"]
 CONSTANTS = {
     "CUBLAS_DEFAULT_MATH": 0,
     "CUBLAS_TF32_TENSOR_OP_MATH": 3,
@@ -95,6 +96,7 @@ class Device:
     """The one device there is."""
 
     id, cublas_handle, cusolver_handle = 0, _HANDLE, _HANDLE
+    attributes: ClassVar = {"MaxSharedMemoryPerBlockOptin": 227 * 1024}
 
     def __enter__(self) -> "Device":
         return self
@@ -186,8 +188,10 @@ CUPY = SimpleNamespace(
 
 
 @contextmanager
-def installed() -> Iterator[Libraries]:
-    """gpu.cupy_ops computing on `Array`s; what its libraries saw."""
+def installed(*modules: ModuleType, **more: Any) -> Iterator[Libraries]:
+    """gpu.cupy_ops and other modules computing on `Array`s, with `more` in their cupy; what its libraries saw."""
     LIBRARIES.mode, LIBRARIES.modes_of_products = 0, []
-    with patch.object(cupy_ops, "cupy", CUPY):
+    with ExitStack() as stack:
+        for module in (cupy_ops, *modules):
+            stack.enter_context(patch.object(module, "cupy", SimpleNamespace(**vars(CUPY), **more)))
         yield LIBRARIES

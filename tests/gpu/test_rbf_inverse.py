@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ cupy = pytest.importorskip("cupy")
 
 from gpu import cupy_ops  # noqa: E402
 from gpu.kernels import rbf_inverse  # noqa: E402
+from tests.gpu import stand_in  # noqa: E402
 
 Array = NDArray[Any]
 Inverses = Callable[[Array, float, float], tuple[Array, Array]]
@@ -44,20 +46,38 @@ def built(output: Path, *options: str) -> Path:
 
 
 def emulated(folder: Path) -> Inverses:
-    """The kernel's text on the CPU."""
-    library = ctypes.CDLL(str(built(folder / "emulation.so", "-shared", "-fPIC")))
+    """The kernel's text on the CPU, launched by the lines that launch it on a GPU."""
+    compiled = ctypes.CDLL(str(built(folder / "emulation.so", "-shared", "-fPIC")))
+    shared_memory = (ctypes.c_char * 2**18).in_dll(compiled, "memory")
+
+    def get_function(name: str) -> Any:
+        run = getattr(compiled, name.replace("<", "_").removesuffix(">"))
+
+        def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], shared_mem: int) -> None:
+            assert block == (rbf_inverse.THREADS,)
+            assert shared_mem == launch.max_dynamic_shared_size_bytes  # type: ignore[attr-defined]
+            beyond = shared_memory[shared_mem:] = bytes(len(shared_memory) - shared_mem)
+            run(*grid, THREADS, *map(foreign, arguments))
+            assert shared_memory[shared_mem:] == beyond
+
+        return launch
 
     def inverses(X: Array, gamma: float, ridge: float) -> tuple[Array, Array]:
-        (c, m, d), dtype = X.shape, str(X.dtype)
-        real = {"float64": ctypes.c_double, "float32": ctypes.c_float}[dtype]
-        found, failed, X = np.empty((c, m, m), dtype), np.empty(c, bool), np.ascontiguousarray(X)
-        scalars = map(real, (gamma, ridge, rbf_inverse.largest_trace(m, dtype)))
-        pointers = (ctypes.c_void_p(array.ctypes.data) for array in (found, failed))
-        run = getattr(library, f"rbf_inverse_{REAL[dtype]}")
-        run(c, THREADS, ctypes.c_void_p(X.ctypes.data), m, d, *scalars, *pointers)
-        return found, failed
+        module = SimpleNamespace(get_function=get_function)
+        rbf_inverse._kernel.cache_clear()
+        with stand_in.installed(rbf_inverse, RawModule=lambda **_: module):
+            found = rbf_inverse.rbf_inverses(cupy_ops.from_numpy(X, str(X.dtype)), gamma=gamma, ridge=ridge)
+        rbf_inverse._kernel.cache_clear()
+        return found[0].get(), found[1].get()
 
     return inverses
+
+
+def foreign(argument: Any) -> Any:
+    """As CuPy passes it to a kernel: the address of an array, a NumPy scalar in its own width."""
+    if isinstance(argument, stand_in.Array):
+        return ctypes.c_void_p(argument.data.ptr)
+    return {np.int32: ctypes.c_int, np.float32: ctypes.c_float, np.float64: ctypes.c_double}[type(argument)](argument)
 
 
 def library(where: str) -> Inverses:
@@ -101,8 +121,8 @@ def check(inverses: Inverses, X: Array, gamma: float, ridge: float) -> Array:
     for x, inverse, marked in zip(X, found, failed, strict=True):
         H = gram(x, gamma=gamma).astype(np.float64)
         spectrum = np.linalg.eigvalsh(H) + ridge
-        condition = spectrum.sum() * (1 / np.maximum(spectrum, 1e-99)).sum()
-        assert not (marked and condition * len(x) * np.finfo(X.dtype).eps < 0.05)
+        condition = (len(x) + ridge) * len(x) ** 0.5 / max(spectrum[0], 1e-99)  # κ₁ or more
+        assert not (marked and condition * len(x) * float(np.finfo(X.dtype).eps) < 0.05)
         if not marked:
             ratios.assert_within(ratios.inverse_backward(inverse, H.astype(X.dtype), ridge=ridge))
             assert np.array_equal(inverse, inverse.T)
@@ -124,14 +144,28 @@ def test_sizes_beyond_a_warp_and_a_chunk_are_inverted_and_duplicates_alone_are_m
 ) -> None:
     X = np.random.default_rng(m).standard_normal((3, m, d)).astype(dtype)
     X[1, -1] = X[1, 0]
+    X = np.asfortranarray(X)
     assert check(inverses, X, 0.5, 0.0).tolist() == [False, m > 1, False]
     assert not check(inverses, X, 0.5, 0.25).any()
 
 
 @FLOATS
+def test_member_too_large_for_shared_memory_is_left_to_the_libraries(dtype: str) -> None:
+    largest = {"float64": 224, "float32": 324}[dtype]
+    limit = stand_in.Device.attributes["MaxSharedMemoryPerBlockOptin"]  # Hopper's
+    assert rbf_inverse.shared_bytes(largest, dtype) <= limit < rbf_inverse.shared_bytes(largest + 1, dtype)
+    X = np.random.default_rng(0).standard_normal((1, largest + 1, 30)).astype(dtype)
+    with stand_in.installed(rbf_inverse):  # where there is no RawModule
+        inverses, failed = rbf_inverse.rbf_inverses(cupy_ops.from_numpy(X, dtype), gamma=0.1, ridge=0.01)
+    expected, _ = TWIN(X, 0.1, 0.01)
+    assert not failed.get().any()
+    ratios.assert_within(ratios.inverse_forward(inverses.get(), expected, cupy_ops.gram(X, gamma=0.1), ridge=0.01))
+
+
+@FLOATS
 def test_member_that_is_numerically_singular_is_marked_though_it_has_a_factor(dtype: str, inverses: Inverses) -> None:
-    eps = np.finfo(dtype).eps  # λ = 2 − eps and eps: above 0, and below 2·eps·λ_max
-    X = np.array([[[0], [1]], [[0], [np.sqrt(eps)]]], dtype)
+    eps = np.finfo(dtype).eps  # λ_min = eps: above 0, and below 3·eps·λ_max
+    X = np.array([[[0], [1], [9]], [[0], [np.sqrt(eps)], [9]]], dtype)
     assert inverses(X, 1.0, 0.0)[1].tolist() == [False, True]
 
 
