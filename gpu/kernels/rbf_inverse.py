@@ -6,7 +6,8 @@ m × m matrices in global memory instead, in a dozen launches.
 
 Distances are sums of squared differences: no cancellation, hence no centring and no clamping, duplicates at distance
 exactly 0, and an entry that overflows is exp(−∞) = 0. As one triangle is enough, that takes no more instructions than
-the matrix product does (a subtraction and a fused multiply-add for each of m²/2 pairs, against m² of the latter).
+the matrix product does (a subtraction and a fused multiply-add for each of m²/2 pairs, against m² of the latter, tensor
+cores left aside).
 
 What bounds its time, for c mini-batches of m × d float64 (derived, not measured):
 
