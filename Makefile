@@ -1,5 +1,7 @@
 # make run and make test do everything from a fresh clone; PYTHON picks the interpreter that creates the environment.
 PYTHON ?= python3
+# CuPy imports without a GPU, and its lines are tested on NumPy arrays; with CUDA 12: make EXTRAS=tests,plots,cuda12
+EXTRAS ?= tests,plots,cuda13
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -23,16 +25,19 @@ lint: install
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-# Plants one fault after the other in a copy of the tree and writes which properties fail on it.
+# Plants one fault after the other in a copy of the tree and writes which properties fail on it; runs the conformance
+# suite on wrong and on right backends, and writes what it reports of them, and how small an error.
 audit: install
 	$(BIN)/python -m tests.audit
+	HYPOTHESIS_PROFILE=ci-random $(BIN)/python -m tests.faults --times 3
+	$(BIN)/python -m tests.faults --damage
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
-	$(BIN)/python -m pip install --quiet --editable ".[tests,plots]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $(STAMP)
 
 clean:

@@ -17,12 +17,16 @@ _common = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("ci", _common, derandomize=True, database=None)
-# Whether a test fails, not why: for the audit.
-settings.register_profile("audit", settings.get_profile("ci"), phases=(Phase.explicit, Phase.generate))
 settings.register_profile("ci-random", _common, database=None)
+# Whether a test fails, not why: for the audit and the faults.
+for _audit, _ci in (("audit", "ci"), ("audit-random", "ci-random")):
+    settings.register_profile(_audit, settings.get_profile(_ci), phases=(Phase.explicit, Phase.generate))
 settings.register_profile("dev", _common, max_examples=10)
 settings.register_profile("nightly", _common, max_examples=100 * _common.max_examples)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+pytest_plugins = ["tests.conformance.plugin"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

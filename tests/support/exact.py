@@ -52,18 +52,21 @@ def gram(X: ArrayLike, kernel: str = "rbf", *, gamma: float = 1.0, degree: int =
     return _stack(of, _real("X", X))
 
 
-def inverse_gram(H: ArrayLike, *, ridge: float = 0.0) -> Wide:
+def inverse_gram(H: ArrayLike, *, ridge: float = 0.0, singular: str = "raise") -> Wide:
     """(H + ridge·I)⁻¹ of every member, (..., m, m) → (..., m, m); the lower triangle of H counts.
 
-    Raises TypeError (H not real), ValueError (non-finite H), numpy.linalg.LinAlgError (a member that is singular,
-    which is decided exactly), ArithmeticError (see `certified`).
+    Singular is what is exactly so; with `singular="pinv"` it gets its Moore-Penrose pseudoinverse. Raises TypeError (H
+    not real), ValueError (non-finite H), numpy.linalg.LinAlgError (a singular member with "raise"), ArithmeticError
+    (see `certified`).
     """
 
     def of(member: Real) -> Wide:
         A = _shifted(member, ridge)
-        if A.det() == 0:
+        if A.det() != 0:
+            return certified(lambda: arb_mat(A).inv(), normwise=True)
+        if singular == "raise":
             raise np.linalg.LinAlgError("H: expected nonsingular members, got one with H + ridge·I exactly singular")
-        return certified(lambda: arb_mat(A).inv(), normwise=True)
+        return certified(lambda: arb_mat(_pseudoinverse(A)), normwise=True)
 
     return _stack(of, _real("H", H))
 
@@ -197,6 +200,17 @@ def _shifted(member: Real, ridge: float) -> fmpq_mat:
     shift = fmpq(*float(ridge).as_integer_ratio())
     m = range(len(entries))
     return fmpq_mat([[entries[max(i, j)][min(i, j)] + (shift if i == j else 0) for j in m] for i in m])
+
+
+def _pseudoinverse(A: fmpq_mat) -> fmpq_mat:
+    """CᵀC and FFᵀ are regular in the full-rank factorisation A = CF: A⁺ = Fᵀ(FFᵀ)⁻¹(CᵀC)⁻¹Cᵀ, in rational numbers."""
+    echelon, rank = A.rref()
+    if rank == 0:
+        return A
+    F = fmpq_mat(echelon.tolist()[:rank])
+    pivots = [next(j for j, entry in enumerate(row) if entry != 0) for row in F.tolist()]
+    C = fmpq_mat([[row[j] for j in pivots] for row in A.tolist()])
+    return F.transpose() * (F * F.transpose()).inv() * (C.transpose() * C).inv() * C.transpose()
 
 
 def _largest_root(polynomial: fmpq_poly) -> arb:

@@ -7,7 +7,8 @@ so that rounding here does not pollute the ratio. This file knows no implementat
 In the formulas u is the unit roundoff of the dtype, tiny its smallest normal and σ its smallest subnormal number.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,9 @@ _quiet = np.errstate(all="ignore")  # what is not finite is judged, not warned o
 class Ratio:
     """The largest error/bound of one result, and the entry (or batch member) it stands at.
 
-    A vacuous entry, one whose bound says nothing, counts as 0 unless its result is not finite.
+    A vacuous entry, one whose bound says nothing, counts as 0 unless its result is not finite. Above the threshold
+    `off` has the worst entries, at most five: where each stands, what it is, what it should be. Where a norm is judged
+    they are those of the matrix `of` in the worst member.
     """
 
     operation: str
@@ -33,11 +36,15 @@ class Ratio:
     bound: float
     entries: int
     vacuous: int
+    of: str = ""
+    off: tuple[tuple[tuple[int, ...], float, float], ...] = ()
 
     def __str__(self) -> str:
         worst = f"at entry {self.entry}: error {self.error:.3g} over {self.bound:.3g}"
         vacuous = f"; {self.vacuous} of {self.entries} entries vacuous" if self.vacuous else ""
-        return f"{self.operation}: ratio {self.value:.3g} (threshold {THRESHOLD:g}) {worst}{vacuous}"
+        of = f" of {self.of}" if self.of else ""
+        off = "".join(f"\n  entry {entry}{of} is {found}, should be {exact}" for entry, found, exact in self.off)
+        return f"{self.operation}: ratio {self.value:.3g} (threshold {THRESHOLD:g}) {worst}{vacuous}{off}"
 
 
 def assert_within(*ratios: Ratio, what: str = "") -> None:
@@ -103,7 +110,8 @@ def inverse_backward(computed: ArrayLike, H: ArrayLike, *, ridge: float = 0.0) -
     X, A, info = _operands("inverse (backward)", computed, H, H)
     A = _ridged(A, ridge)
     bound = _roundoff(info) * A.shape[-1] * _norm(A) * _norm(X)
-    return _worst("inverse (backward)", _norm(np.eye(A.shape[-1]) - A @ X), 0, bound)
+    one = np.broadcast_to(_wide(np.eye(A.shape[-1])), A.shape)
+    return _worst_norm("inverse (backward)", "H·X", A @ X, one, bound)
 
 
 @_quiet
@@ -112,7 +120,7 @@ def inverse_forward(computed: ArrayLike, exact: ArrayLike, H: ArrayLike, *, ridg
     X, inverse, info = _operands("inverse (forward)", computed, exact, H)
     A = _ridged(_wide(H), ridge)
     bound = _roundoff(info) * A.shape[-1] * _norm(inverse) * (_norm(A) * _norm(inverse))
-    return _worst("inverse (forward)", _norm(X - inverse), 0, bound)
+    return _worst_norm("inverse (forward)", "X", X, inverse, bound)
 
 
 @_quiet
@@ -126,10 +134,10 @@ def pseudoinverse(computed: ArrayLike, H: ArrayLike, *, ridge: float = 0.0) -> t
     HX, XH = A @ X, X @ A
     bound = _roundoff(info) * A.shape[-1] * (_norm(A) * _norm(X))
     return (
-        _worst("pseudoinverse (HXH = H)", _norm(HX @ A - A), 0, bound * _norm(A)),
-        _worst("pseudoinverse (XHX = X)", _norm(XH @ X - X), 0, bound * _norm(X)),
-        _worst("pseudoinverse (HX symmetric)", _norm(HX - HX.swapaxes(-1, -2)), 0, bound),
-        _worst("pseudoinverse (XH symmetric)", _norm(XH - XH.swapaxes(-1, -2)), 0, bound),
+        _worst_norm("pseudoinverse (HXH = H)", "H·X·H", HX @ A, A, bound * _norm(A)),
+        _worst_norm("pseudoinverse (XHX = X)", "X·H·X", XH @ X, X, bound * _norm(X)),
+        _worst_norm("pseudoinverse (HX symmetric)", "H·X", HX, HX.swapaxes(-1, -2), bound),
+        _worst_norm("pseudoinverse (XH symmetric)", "X·H", XH, XH.swapaxes(-1, -2), bound),
     )
 
 
@@ -173,6 +181,19 @@ def step(computed: ArrayLike, exact: ArrayLike, W: ArrayLike, grad: ArrayLike, P
     return _worst("step", Ŵ, exact_step, _roundoff(info) * (d_in + 2) * size + absolute)
 
 
+@_quiet
+def bounded(operation: str, computed: ArrayLike, exact: ArrayLike, bound: ArrayLike) -> Ratio:
+    """The error of every entry over a bound of one's own."""
+    found, expected = np.asarray(computed), np.asarray(exact)
+    assert found.shape == expected.shape, f"{operation}: shape {found.shape}, expected {expected.shape}"
+    return _worst(operation, _wide(found), _wide(expected), np.broadcast_to(_wide(bound), found.shape))
+
+
+def identical(operation: str, computed: ArrayLike, exact: ArrayLike) -> Ratio:
+    """0 where every entry is the exact one, infinite elsewhere: for what is copied, not computed."""
+    return bounded(operation, computed, exact, 0)
+
+
 def _operands(operation: str, computed: ArrayLike, exact: ArrayLike, *inputs: ArrayLike) -> tuple[Wide, Wide, np.finfo]:
     """The computed and the exact result, and what is known of the dtype in which the first was computed."""
     found, expected = np.asarray(computed), np.asarray(exact)
@@ -185,17 +206,44 @@ def _operands(operation: str, computed: ArrayLike, exact: ArrayLike, *inputs: Ar
 
 
 def _worst(
-    operation: str, computed: Wide, exact: Wide | int, bound: Wide, vacuous: NDArray[np.bool_] | bool = False
+    operation: str, computed: Wide, exact: Wide, bound: Wide, vacuous: NDArray[np.bool_] | bool = False
 ) -> Ratio:
     """The largest |computed − exact|/bound; 0/0 is 0, and a value that is not finite anywhere is an infinite ratio."""
-    error = abs(computed - exact)
+    ratio, quotient = _largest(operation, abs(computed - exact), bound, vacuous)
+    return replace(ratio, off=_off(computed, exact, quotient, THRESHOLD)) if ratio.value > THRESHOLD else ratio
+
+
+def _worst_norm(operation: str, of: str, computed: Wide, exact: Wide, bound: Wide) -> Ratio:
+    """The largest ‖computed − exact‖₁/bound, one entry per member of the batch."""
+    error = computed - exact
+    ratio, _ = _largest(operation, _norm(error), bound)
+    if not ratio.value > THRESHOLD:
+        return ratio
+    worst = np.zeros(error.shape)
+    worst[ratio.entry] = np.where(np.isfinite(error), abs(error), np.inf)[ratio.entry]
+    return replace(ratio, of=of, off=_off(computed, exact, worst))
+
+
+def _off(
+    computed: Wide, exact: Wide, far: NDArray[Any], least: float = 0.0
+) -> tuple[tuple[tuple[int, ...], float, float], ...]:
+    """The five entries that are furthest off; fewer where fewer are further off than `least`."""
+    furthest = [np.unravel_index(i, far.shape) for i in np.argsort(-far, axis=None, kind="stable")[:5]]
+    return tuple((tuple(map(int, at)), float(computed[at]), float(exact[at])) for at in furthest if far[at] > least)
+
+
+def _largest(
+    operation: str, error: Wide, bound: Wide, vacuous: NDArray[np.bool_] | bool = False
+) -> tuple[Ratio, NDArray[Any]]:
+    """The largest error/bound and where it stands, and all of them."""
     finite = np.isfinite(error)
     without_bound = np.logical_and(vacuous | ~np.isfinite(bound), finite)
     quotient = np.where(without_bound | (error == 0), 0, error / bound)
     quotient = np.where(finite, quotient, np.inf)
     entry = tuple(int(i) for i in np.unravel_index(quotient.argmax(), quotient.shape))
     value, error_there, bound_there = (float(values[entry]) for values in (quotient, error, bound))
-    return Ratio(operation, value, entry, error_there, bound_there, quotient.size, int(without_bound.sum()))
+    ratio = Ratio(operation, value, entry, error_there, bound_there, quotient.size, int(without_bound.sum()))
+    return ratio, quotient
 
 
 def _wide(array: ArrayLike) -> Wide:

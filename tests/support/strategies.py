@@ -137,7 +137,7 @@ def data_matrices(
     if kind == "near-duplicates":
         X += _integers(draw, shape) * 10.0 ** -draw(st.integers(3, 12))
     if kind == "offset":
-        X += 10.0 ** draw(st.integers(2, _OFFSET_EXPONENT[dtype]))
+        X += 10.0 ** draw(st.integers(2, _OFFSET_EXPONENT[dtype])) / 3  # a full significand: no square is exact
     if kind == "outlier":
         X[draw(st.integers(0, m - 1))] *= 10.0 ** draw(st.integers(2, _OFFSET_EXPONENT[dtype] - 1))
     return X.astype(dtype)
@@ -145,10 +145,12 @@ def data_matrices(
 
 @st.composite
 def logits(draw: DrawFn, dtype: str = "float64", rows: Size = INSTANCES, classes: Size = CLASSES) -> Array:
-    """Logits (m, n_c) up to ±1e4: random, integers at a scale (with ties), or a row of equals."""
+    """Logits (m, n_c) up to ±1e4: random, integers at a scale, a row of equals, or steep (exp underflows)."""
     shape = _drawn(draw, rows), _drawn(draw, classes)
     f, scale = _integers(draw, shape, largest=10), 10.0 ** draw(_exponents(3))
-    kind = draw(st.sampled_from(("integers", "tie", "random")))
+    kind = draw(st.sampled_from(("integers", "tie", "random", "steep")))
+    if kind == "steep":
+        scale = 1e3
     if kind == "tie":
         f[0] = f[0, 0]
     if kind == "random":

@@ -300,6 +300,28 @@ def test_the_ratio_of_a_batch_is_the_worst_of_its_members(data: st.DataObject) -
         assert batch.value == members[worst].value == max(member.value for member in members.values())
 
 
+def test_a_ratio_above_the_threshold_lists_the_five_worst_entries_worst_first() -> None:
+    exact = np.ones((3, 3))
+    computed = 1 + np.array([[0, 3e-13, 5e-13], [1e-12, 0, 2e-13], [1e-16, np.nan, 4e-13]])
+    ratio = ratios.weight_gradient(computed, exact, exact, exact)
+    assert [entry for entry, _, _ in ratio.off] == [(2, 1), (1, 0), (0, 2), (2, 2), (0, 1)]
+    assert "\n  entry (1, 0) is 1.000000000001, should be 1.0\n" in str(ratio)
+    below = ratios.weight_gradient(exact + 1e-15, exact, exact, exact)
+    assert 0 < below.value < ratios.THRESHOLD
+    assert below.off == ()
+
+
+def test_a_norm_above_the_threshold_lists_the_worst_entries_of_the_worst_member() -> None:
+    H = np.stack([np.eye(2), 2 * np.eye(2)])
+    X = np.linalg.inv(H)
+    X[0, 0, 1], X[1, 1] = 1e-9, (0.25, 0.625)
+    forward = ratios.inverse_forward(X, np.linalg.inv(H), H)
+    assert (forward.of, forward.off) == ("X", (((1, 1, 0), 0.25, 0.0), ((1, 1, 1), 0.625, 0.5)))
+    backward = ratios.inverse_backward(X, H)
+    assert "entry (1, 1, 0) of H·X is 0.5, should be 0.0\n  entry (1, 1, 1) of H·X is 1.25, should" in str(backward)
+    assert ratios.pseudoinverse(X[1], H[1])[2].off == (((0, 1), 0.0, 0.5), ((1, 0), 0.5, 0.0))
+
+
 def test_assert_within_names_operation_ratio_threshold_and_worst_entry() -> None:
     at_threshold = ratios.Ratio("step", ratios.THRESHOLD, (1, 2), 3.0, 0.1, 4, 0)
     ratios.assert_within(at_threshold, what="torch:cpu")
