@@ -5,7 +5,6 @@ no GPU fails on some fault. The table goes to tests/audit/AUDIT.md. `python -m t
 name contains NAME and writes no table; `python -m tests.audit --kept` writes that of what a stopped audit has found.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,18 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from tests.audit.faults import FAULTS, Fault
+from tests.support import resumed
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("reference", "gpu", "proofs", "tests")
-WORKERS = 2
+ROOT = resumed.ROOT
 KEPT = ROOT / "runs" / "audit.json"
 
 
@@ -47,7 +40,7 @@ def failing(fault: Fault) -> set[str]:
     """The test functions that fail, or cannot be set up, with the fault in place."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for room in ROOMS:
+        for room in resumed.ROOMS:
             shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", tree)
         for name in ("README.md", "Makefile", "CITATION.cff"):
@@ -63,16 +56,9 @@ def failing(fault: Fault) -> set[str]:
 
 
 def functions(marked: str) -> set[str]:
-    return {function_of(line) for line in pytest(ROOT, "--collect-only", "-m", marked) if "::" in line}
-
-
-def tree_digest() -> str:
-    """What the tests and the faults were, so that results of another tree are not taken for this one's."""
-    files = sorted(f for room in ROOMS for f in (ROOT / room).rglob("*") if f.suffix in (".py", ".json"))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """All but the conformance suite, whose faults are whole backends: tests/faults."""
+    lines = pytest(ROOT, "--collect-only", "-m", marked, "--ignore=tests/conformance", "--ignore=tests/faults")
+    return {function_of(line) for line in lines if "::" in line}
 
 
 def key(fault: Fault) -> str:
@@ -81,27 +67,15 @@ def key(fault: Fault) -> str:
 
 def kept() -> dict[Fault, set[str]]:
     """What a stopped audit has found so far, whatever has changed since."""
-    caught = json.loads(KEPT.read_text(encoding="utf-8"))["caught"]
-    return {fault: set(caught[key(fault)]) for fault in FAULTS if key(fault) in caught}
+    results = json.loads(KEPT.read_text(encoding="utf-8"))["results"]
+    return {fault: set(results[key(fault)]) for fault in FAULTS if key(fault) in results}
 
 
 def caught_by(chosen: list[Fault]) -> dict[Fault, set[str]]:
     """What fails on every fault; finished ones are kept in runs/audit.json, from which a stopped audit goes on."""
-    record: dict[str, Any] = {"tree": tree_digest(), "caught": {}}
-    if KEPT.exists():
-        before = json.loads(KEPT.read_text(encoding="utf-8"))
-        record = before if before["tree"] == record["tree"] else record
-    KEPT.parent.mkdir(exist_ok=True)
-    keys = {fault: key(fault) for fault in chosen}
-    left = [fault for fault in chosen if keys[fault] not in record["caught"]]
-    with ThreadPoolExecutor(WORKERS) as pool, Progress(console=Console(stderr=True)) as progress:
-        results = pool.map(failing, left)
-        for fault, tests in zip(left, progress.track(results, total=len(left), description="faults"), strict=True):
-            record["caught"][keys[fault]] = sorted(tests)
-            part = KEPT.with_suffix(".part")
-            part.write_text(json.dumps(record), encoding="utf-8")
-            part.replace(KEPT)
-    return {fault: set(record["caught"][keys[fault]]) for fault in chosen}
+    faults = {key(fault): fault for fault in chosen}
+    results = resumed.results(lambda job: sorted(failing(faults[job])), faults, KEPT, "faults")
+    return {fault: set(results[job]) for job, fault in faults.items()}
 
 
 def written_table(caught: dict[Fault, set[str]], missed: list[str], on_a_gpu: list[str]) -> str:

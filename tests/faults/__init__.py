@@ -1,0 +1,1 @@
+"""Tests of the conformance suite: wrong backends, which it must report, and right ones, which it must not."""
