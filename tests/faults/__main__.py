@@ -31,12 +31,14 @@ Run = dict[str, Any]
 Table = list[list[str]]
 
 
-def run_suite(backend: str, *arguments: str, profile: str) -> Run:
-    """The tests that failed (operation, precision, name), how many passed, and the worst ratio with its kind."""
+def run_suite(backend: str, only: str, profile: str) -> Run:
+    """Of the tests whose identifier contains `only`: those that failed (operation, precision, name), how many passed,
+    and the worst ratio with its kind."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider"]
+        selection = ["-p", "tests.faults.selection", f"--only={only}"]
         run = subprocess.run(
-            [*command, f"--backend={backend}", f"--conformance-report={folder}", *arguments],
+            [*command, *selection, f"--backend={backend}", f"--conformance-report={folder}"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HYPOTHESIS_PROFILE": profile},
             capture_output=True,
@@ -60,10 +62,10 @@ def run_suite(backend: str, *arguments: str, profile: str) -> Run:
 def work(job: str) -> Run:
     """One run; the job says whether the backend is wrong or right, its name, profile and the number of the run."""
     kind, name, profile, _ = job.split()
+    backend = f"tests.faults.{kind}:BACKENDS.{name}"
     if kind == "right":
-        return run_suite(f"tests.faults.right:BACKENDS.{name}", profile=profile)
-    selection = ("-p", "tests.faults.selection", f"--only={FAULTS[name].reported_by}")
-    return run_suite(f"tests.faults.wrong:BACKENDS.{name}", *selection, profile=UNSHRUNK.get(profile, profile))
+        return run_suite(backend, only=backend, profile=profile)  # without the tests that are about no backend
+    return run_suite(backend, only=FAULTS[name].reported_by, profile=UNSHRUNK.get(profile, profile))
 
 
 def reported_in(name: str, run: Run) -> list[str]:
