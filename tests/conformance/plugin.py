@@ -81,12 +81,10 @@ def pytest_configure(config: pytest.Config) -> None:
             continue
         claimed = [dtype for dtype in DTYPES if dtype in candidate.backend.dtypes]
         recorder.outcomes.claimed[name] = claimed
-        # The quick selection of all tests holds one backend to the contract.
-        marks = () if config.getoption("--backend") or name == "torch" else (pytest.mark.slow,)
-        subjects += [
-            pytest.param(subject, id=repr(subject), marks=marks)
-            for subject in (Subject(name, candidate, dtype) for dtype in claimed)
-        ]
+        for subject in (Subject(name, candidate, dtype) for dtype in claimed):
+            # The quick selection of all tests holds one backend in one precision to the contract.
+            quick = config.getoption("--backend") or repr(subject) == "torch-float64"
+            subjects.append(pytest.param(subject, id=repr(subject), marks=() if quick else (pytest.mark.slow,)))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
