@@ -7,7 +7,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` → `new`, once, in `file`; at least one function of `tests` (files or node ids) must fail on it."""
+    """`old` → `new`, once, in `file`; at least one function of `tests` must fail on it.
+
+    `tests` are arguments of pytest: files, node ids, and for the conformance suite `--backend=NAME`.
+    """
 
     file: str
     old: str

@@ -8,9 +8,9 @@ import pytest
 
 from tests.conformance.about import EVERY_OPERATION, about
 from tests.conformance.backends import DTYPES
-from tests.conformance.bad_input import FLOAT_ARRAYS, GOOD, SCALARS, TABLE, good_call
 from tests.conformance.subject import Subject
 from tests.support import ratios
+from tests.support.bad_input import FLOAT_ARRAYS, GOOD, SCALARS, TABLE, good_call
 from tests.support.calls import Call
 
 
@@ -24,6 +24,25 @@ def test_bad_input_is_refused(subject: Subject, row: Any) -> None:
 @EVERY_OPERATION
 def test_good_input_is_taken(subject: Subject, operation: str) -> None:
     subject.run(good_call(operation, subject.dtype))
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "sign", "exponent"),
+    [
+        ("gram", "gamma", 1, 0.9),
+        ("gram", "gamma", 1, -0.9),
+        ("gram", "coef0", -1, 0.9),
+        ("inverse_gram", "ridge", 1, 0.9),
+        ("kernel_sgd_step", "lr", 1, 0.9),
+    ],
+)
+def test_scalar_that_the_precision_can_hold_is_taken(
+    subject: Subject, operation: str, name: str, sign: int, exponent: float
+) -> None:
+    value = sign * 2.0 ** int(exponent * np.finfo(subject.dtype).maxexp)
+    call = good_call(operation, subject.dtype, **{name: value})
+    exact = getattr(subject.oracle, operation)(*call.arrays, **call.options)
+    subject.judge(*subject.errors(call, subject.run(call), exact), call=call)
 
 
 @pytest.mark.parametrize("two", [2, 2.0, np.float32(2), np.int8(2), Fraction(4, 2)], ids=repr)

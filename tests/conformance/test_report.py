@@ -17,11 +17,11 @@ from markupsafe import escape
 from gpu import torch_ops
 from tests.conformance import report
 from tests.conformance.backends import OPERATIONS, find, namespace
-from tests.conformance.bad_input import GOOD, TABLE, good_call
 from tests.conformance.plugin import PROPERTY, Recorder
 from tests.conformance.report import Outcomes, number, shade, told, width
 from tests.conformance.subject import LONGEST, Subject
 from tests.conformance.test_backends import ROOT, run_suite
+from tests.support.bad_input import GOOD, TABLE, good_call
 from tests.support.calls import Call
 
 

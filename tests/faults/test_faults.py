@@ -6,11 +6,11 @@ import pytest
 
 from gpu import torch_ops
 from tests.conformance.backends import SIGNATURES, find
-from tests.conformance.bad_input import TABLE
 from tests.faults import right
 from tests.faults.__main__ import reported_in, work
 from tests.faults.table import FAULTS
 from tests.faults.wrong import FAMILIES
+from tests.support.bad_input import TABLE
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
 

@@ -13,9 +13,9 @@ from hypothesis.strategies import DataObject
 from numpy.typing import NDArray
 
 import reference
-from tests.gpu.test_bad_input import GOOD, TABLE, identifier
-from tests.gpu.test_operations import CALLS, EVERY_OPERATION, FLOATS
 from tests.support import ratios, strategies
+from tests.support.bad_input import GOOD, TABLE, Row
+from tests.support.calls import CALLS
 
 cupy = pytest.importorskip("cupy")
 
@@ -25,6 +25,8 @@ from tests.gpu import stand_in  # noqa: E402
 
 Array = NDArray[Any]
 
+EVERY_OPERATION = pytest.mark.parametrize("operation", CALLS)
+FLOATS = pytest.mark.parametrize("dtype", ["float64", "float32"])
 WHERE = pytest.mark.parametrize("where", ["numpy", "stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
 draws = st.data()
 
@@ -74,21 +76,19 @@ def errors(
 @FLOATS
 @given(draws)
 def test_operation_is_the_references(where: str, operation: str, dtype: str, data: DataObject) -> None:
-    arrays, options = data.draw(CALLS[operation](dtype))
+    _, arrays, options = data.draw(CALLS[operation](dtype))
     ratios.assert_within(*errors(operation, computed(where, operation, arrays, options), arrays, options))
 
 
 @WHERE
-@pytest.mark.parametrize(("operation", "changes", "error", "message"), TABLE, ids=identifier)
-def test_bad_input_is_refused_by_name(
-    where: str, operation: str, changes: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    arguments = GOOD[operation] | changes
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_bad_input_is_refused_by_name(where: str, row: Row) -> None:
+    operation, arrays, options = row.call("float64")
     with arrays_of(where) as put:
-        made = {key: put(value) if isinstance(value, np.ndarray) else value for key, value in arguments.items()}
-        with pytest.raises(error, match=message) as refusal:
-            getattr(cupy_ops, operation)(**made)
-    assert refusal.type is error
+        arguments = tuple(map(put, arrays))
+        with pytest.raises(row.error, match=row.message) as refusal:
+            getattr(cupy_ops, operation)(*arguments, **options)
+    assert refusal.type is row.error
 
 
 @WHERE
@@ -148,11 +148,11 @@ def test_rbf_values_do_not_suffer_from_a_feature_that_is_large_and_the_same_in_a
 @pytest.mark.parametrize("where", ["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("operation", ["softmax_cross_entropy", "weight_gradient", "kernel_sgd_step"])
 def test_arrays_of_the_host_and_of_a_gpu_are_refused_together(operation: str, where: str) -> None:
-    first, *others = GOOD[operation]
+    arrays, scalars = GOOD[operation]
     with arrays_of(where) as put:
-        mixed = {first: put(GOOD[operation][first])} | {name: GOOD[operation][name] for name in others}
+        first, *others = arrays.values()
         with pytest.raises(ValueError, match=r"cuda:0.*cpu"):
-            getattr(cupy_ops, operation)(**mixed)
+            getattr(cupy_ops, operation)(put(first), *others, **scalars)
 
 
 # The arrays and libraries of CuPy
@@ -183,7 +183,7 @@ def test_stand_in_has_nothing_that_cupy_lacks() -> None:
 @EVERY_OPERATION
 @given(draws)
 def test_no_product_is_computed_in_tf32_and_the_math_mode_comes_back(operation: str, data: DataObject) -> None:
-    arrays, options = data.draw(CALLS[operation]("float32"))
+    _, arrays, options = data.draw(CALLS[operation]("float32"))
     with stand_in.installed() as libraries:
         libraries.mode = libraries.CUBLAS_TF32_TENSOR_OP_MATH
         getattr(cupy_ops, operation)(*(cupy_ops.from_numpy(array, "float32") for array in arrays), **options)
@@ -198,7 +198,7 @@ def test_no_product_is_computed_in_tf32_and_the_math_mode_comes_back(operation: 
 @EVERY_OPERATION
 @given(draws)
 def test_tf32_changes_no_bit_on_a_gpu(operation: str, data: DataObject) -> None:
-    arrays, options = data.draw(CALLS[operation]("float32"))
+    _, arrays, options = data.draw(CALLS[operation]("float32"))
     plain = computed("cuda", operation, arrays, options)
     cublas, handle = cupy.cuda.cublas, cupy.cuda.Device().cublas_handle
     before = cupy._core.get_compute_type(np.float32)
