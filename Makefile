@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := Agg
 
-.PHONY: run test quick lint audit install clean
+.PHONY: run test quick lint audit mutants install clean
 
 run: install
 	$(BIN)/python -m gpu compare
@@ -31,6 +31,13 @@ audit: install
 	$(BIN)/python -m tests.audit
 	HYPOTHESIS_PROFILE=ci-random $(BIN)/python -m tests.faults --times 3
 	$(BIN)/python -m tests.faults --damage
+	$(MAKE) mutants
+
+# Changes one expression of the specification and of the torch operations after the other, and writes what no test notices.
+mutants: install
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS),mutation]"
+	PATH="$(CURDIR)/$(BIN):$$PATH" HYPOTHESIS_PROFILE=mutation $(BIN)/mutmut run --max-children 2
+	$(BIN)/python -m tests.mutation
 
 install: $(STAMP)
 

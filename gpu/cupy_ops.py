@@ -54,14 +54,27 @@ def gram(X: Array, kernel: str = "rbf", *, gamma: float = 1.0, degree: int = 3, 
     coef0 = _scalar("coef0", coef0, X.dtype, "a finite number", lambda _: True)
     with _arithmetic(X):
         _check_finite(X=X)
-        root = math.sqrt(gamma)
         if kernel == "rbf":
-            return _rbf(X, root)
+            return _rbf(X, math.sqrt(gamma))
         if kernel == "linear":
             values = _product(X, _transposed(X))
-        else:  # √γ in both factors: ⟨x,y⟩ alone may overflow or vanish where γ⟨x,y⟩ does not
-            values = (_product(root * X, _transposed(root * X)) + coef0) ** float(degree)
+        else:
+            values = ((_scaled_products(X, gamma) + coef0) ** float(degree)).astype(X.dtype)
         return _finite_result(f"the {kernel} Gram matrix", _symmetric(values))
+
+
+def _scaled_products(X: Array, gamma: float) -> Array:
+    """γ·X·Xᵀ in float64: ⟨x,y⟩ alone may overflow or vanish where γ⟨x,y⟩ does not, also where rows differ in scale.
+
+    Every row is a power of two times one whose largest entry has half the exponent that d products leave room for.
+    """
+    xp = cupy.get_array_module(X)
+    rows = X.astype(np.float64)
+    room = (1023 - X.shape[-1].bit_length()) // 2
+    exponents = xp.frexp(abs(rows).max(-1, keepdims=True))[1] - room
+    rows = xp.ldexp(rows, -exponents)
+    factor, shift = math.frexp(gamma)
+    return xp.ldexp(factor * _product(rows, _transposed(rows)), exponents + _transposed(exponents) + shift)
 
 
 def _rbf(X: Array, root: float) -> Array:

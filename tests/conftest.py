@@ -22,6 +22,7 @@ settings.register_profile("ci-random", _common, database=None)
 for _audit, _ci in (("audit", "ci"), ("audit-random", "ci-random")):
     settings.register_profile(_audit, settings.get_profile(_ci), phases=(Phase.explicit, Phase.generate))
 settings.register_profile("dev", _common, max_examples=10)
+settings.register_profile("mutation", settings.get_profile("audit"), max_examples=10)
 settings.register_profile("nightly", _common, max_examples=100 * _common.max_examples)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -3,6 +3,7 @@
 report.json, of which report.html shows every part:
 
     finished, profile, threshold    when (UTC), under which Hypothesis profile, and the ratio above which a test fails
+    right_ones                      by kind: the largest ratio ever seen on a right backend, and of how many results
     provenance                      versions, machine, gpus, commit, and whether files differ from it (dirty)
     verdicts                        one a backend: backend, sentence, and status: passed, failed, incomplete, not run
     operations                      one an operation ("" is what is about arrays as such): operation, kinds, and cells,
@@ -40,6 +41,7 @@ from tests.support.ratios import THRESHOLD
 
 LIBRARIES = ("cupy-cuda12x", "cupy-cuda13x", "hypothesis", "jax", "pytest", "python-flint")  # beside `provenance`'s
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+LARGEST = Path(__file__).with_name("largest.json")  # python -m tests.faults --largest, --searched
 SHORTEST_BAR = 0.01  # bars go from here to the threshold, on a log scale
 Result = dict[str, Any]
 
@@ -69,6 +71,7 @@ class Outcomes:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "profile": self.profile,
             "threshold": THRESHOLD,
+            "right_ones": right_ones(),
             "provenance": _provenance(),
             "verdicts": self.verdicts(),
             "operations": list(self.operations()),
@@ -182,15 +185,28 @@ class Outcomes:
     def _table(self) -> Iterator[str]:
         """Rows of operations, each above its kinds of ratio; columns of backends and dtypes."""
         names, dtypes = zip(*self._subjects(), strict=True) if self._subjects() else ((), ())
-        rows = [(f"worst ratio, of {THRESHOLD:g}", names), ("", dtypes)] if names else []
+        rows = [(f"worst ratio, of {THRESHOLD:g}", ["right ones", *names]), ("", ["", *dtypes])] if names else []
+        known = right_ones()
         for row in self.operations():
-            rows.append((title(row["operation"]), [_count(cell) for cell in row["cells"]]))
+            rows.append((title(row["operation"]), ["", *(_count(cell) for cell in row["cells"])]))
             for kind in row["kinds"]:
+                right = [f"≤ {number(known[kind]['ratio'])}" if kind in known else ""]
                 seen = [cell["ratios"].get(kind) for cell in row["cells"]]
-                rows.append((f"  {kind}", ["–" if one is None else _flagged(one["ratio"]) for one in seen]))
+                rows.append((f"  {kind}", right + ["–" if one is None else _flagged(one["ratio"]) for one in seen]))
         widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
         for label, cells in rows:
             yield f"{label:<31}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def right_ones() -> dict[str, dict[str, Any]]:
+    """Per kind the largest ratio that was seen on right backends, drawn or searched for, and of how many results."""
+    largest: dict[str, dict[str, Any]] = {}
+    for how in json.loads(LARGEST.read_text(encoding="utf-8")).values() if LARGEST.exists() else ():
+        for kind, precisions in how["largest"].items():
+            entry = largest.setdefault(kind, {"ratio": 0.0, "results": 0})
+            entry["ratio"] = max(entry["ratio"], *(seen["ratio"] for seen in precisions.values()))
+            entry["results"] += sum(seen["results"] for seen in precisions.values())
+    return largest
 
 
 def told(raised: BaseException | None) -> dict[str, str]:

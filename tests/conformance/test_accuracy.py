@@ -45,6 +45,18 @@ def test_gram_is_the_kernel_of_all_pairs(subject: Subject, kernel: str, data: Da
 
 
 @about("gram")
+@given(st.data())
+def test_polynomial_kernel_keeps_its_precision_where_rows_differ_in_scale(subject: Subject, data: DataObject) -> None:
+    """⟨x,y⟩ alone leaves the range of the precision, or loses bits at its end, where γ⟨x,y⟩ is ordinary."""
+    call = data.draw(calls.polynomial_calls_of_any_scale(subject.dtype))
+    exact = subject.oracle.gram(*call.arrays, **call.options)
+    H = subject.run(call)
+    hold(subject, call, ratios.gram(H, exact, *call.arrays, **call.options))
+    with subject.blamed_on(call):
+        assert np.array_equal(H, H.swapaxes(-1, -2))
+
+
+@about("gram")
 @pytest.mark.parametrize("distance", [1e1, 1e3, 1e5])
 def test_rbf_kernel_of_data_far_from_the_origin_and_from_other_members(subject: Subject, distance: float) -> None:
     """Their squares cancel, unless every member is centred by itself."""

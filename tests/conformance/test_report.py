@@ -41,8 +41,13 @@ def result(backend: str, operation: str, outcome: str = "passed", ratio: float =
 
 
 @pytest.fixture
-def outcomes() -> Outcomes:
-    """A backend that is right, one that is wrong, and one that is not here."""
+def outcomes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Outcomes:
+    """A backend that is right, one that is wrong, and one that is not here; what right ones had in all earlier runs."""
+    largest = tmp_path_factory.mktemp("known") / "largest.json"
+    seen = {"gram kind": {"float64": {"ratio": 1.25, "results": 30}, "float32": {"ratio": 0.5, "results": 10}}}
+    searched = {"gram kind": {"float64": {"ratio": 2.5, "results": 2}}}
+    largest.write_text(json.dumps({"drawn": {"largest": seen}, "searched": {"largest": searched}}), "utf-8")
+    monkeypatch.setattr(report, "LARGEST", largest)
     results = [result(name, operation) for name in ("right", "off") for operation in (*OPERATIONS, "")]
     results.append(result("off", "gram", "failed", np.inf, **FAILURE))
     results.append(result("right", "gram", "skipped", message="not run: no <read-only> arrays", ratios={}))
@@ -79,6 +84,7 @@ def test_json_is_what_was_collected(outcomes: Outcomes, tmp_path: Path) -> None:
         {"backend": "right", "dtype": "float64", "reason": "no <read-only> arrays", "tests": 1},
     ]
     assert record["notes"] == [{"backend": "off", "dtype": "float64", "note": "device of results: unchecked"}]
+    assert record["right_ones"] == {"gram kind": {"ratio": 2.5, "results": 42}}
 
 
 def test_page_shows_every_operation_failure_code_reason_and_note_escaped(outcomes: Outcomes, tmp_path: Path) -> None:
@@ -90,6 +96,7 @@ def test_page_shows_every_operation_failure_code_reason_and_note_escaped(outcome
         *(verdict["sentence"] for verdict in record["verdicts"]),
         *(entry["reason"] for entry in record["not_run"]),
         *FAILURE.values(),
+        "right ones ≤ 2.5, of 42",
         *("test_x.py::test_failed<1>", "test_y.py::test_z<2>", "died <here>", "device of results: unchecked"),
         *record["provenance"]["versions"].values(),
     ]
@@ -143,10 +150,10 @@ def test_summary_is_a_table_of_worst_ratios_then_verdicts_then_what_was_not_run(
     outcomes.results.append(result("off", "kernel_sgd_step", ratio=29.0))
     lines = [re.sub("  +", " | ", line) for line in outcomes.summary()]
     assert lines[:4] == [
-        "worst ratio, of 30 | right | off",
+        "worst ratio, of 30 | right ones | right | off",
         " | float64 | float64",
         "gram | 1 passed | 1 FAILED",
-        " | gram kind | 1.5 | ∞ !!",
+        " | gram kind | ≤ 2.5 | 1.5 | ∞ !!",
     ]
     assert " | kernel_sgd_step kind | 1.5 | 29 !" in lines
     verdicts = [verdict["sentence"] for verdict in outcomes.verdicts()]
@@ -157,6 +164,16 @@ def test_summary_is_a_table_of_worst_ratios_then_verdicts_then_what_was_not_run(
         "off float64: device of results: unchecked",
     ]
     assert len({len(line) for line in outcomes.summary()[:16]}) == 1
+
+
+def test_report_goes_without_what_was_never_measured(
+    outcomes: Outcomes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "LARGEST", tmp_path / "missing.json")
+    outcomes.write(tmp_path)
+    record, page = read(tmp_path)
+    assert record["right_ones"] == {}
+    assert "right ones" not in page
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ The check passes when the suite reports every wrong backend, by the test that th
 one. Right backends take the whole suite, wrong ones the tests that are to report them. The tables go to
 tests/faults/FAULTS.md. `python -m tests.faults NAME` runs the backends whose name contains NAME and writes nothing,
 `--times 3` repeats every run (under HYPOTHESIS_PROFILE=ci-random, with other examples), `--damage` measures how small
-an error the suite reports. Finished runs are kept in runs/faults.json until the code changes.
+an error the suite reports, `--largest 10000` and `--searched 10000` how large the ratios of right backends get in so
+many examples a test. Finished runs are kept in runs/faults.json until the code changes.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -48,7 +50,8 @@ def run_suite(backend: str, only: str, profile: str) -> Run:
         if run.returncode not in (0, 1):
             raise RuntimeError(f"the suite on {backend} ended with {run.returncode}:\n{run.stdout}\n{run.stderr}")
         found = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))["results"]
-    ratios = [(seen["ratio"], kind) for result in found for kind, seen in result["ratios"].items()]
+    seen = [(kind, seen["ratio"]) for result in found for kind, seen in result["ratios"].items()]
+    ratios = [(math.inf if ratio is None else ratio, kind) for kind, ratio in seen]
     failed = [[r["operation"], r["dtype"], r["test"]] for r in found if r["outcome"] == "failed"]
     if run.returncode and not failed:
         raise RuntimeError(f"the suite on {backend} failed, but no test of the backend has:\n{run.stdout}")
@@ -153,7 +156,16 @@ def main() -> int:
     parser.add_argument("name", nargs="?", default="", help="only backends whose name contains this")
     parser.add_argument("--times", type=int, default=1, help="how often every backend is run")
     parser.add_argument("--damage", action="store_true", help="how small an error is reported")
+    for option, how in (("--largest", "drawn"), ("--searched", "searched for")):
+        parser.add_argument(option, type=int, metavar="N", help=f"the largest ratios of right backends, N inputs {how}")
     arguments = parser.parse_args()
+    for examples, how in ((arguments.largest, "drawn"), (arguments.searched, "searched")):
+        if examples:
+            from tests.faults import largest
+
+            print(json.dumps(largest.search(examples, how), indent=1))
+    if arguments.largest or arguments.searched:
+        return 0
     if not arguments.damage:
         return check(arguments.name, arguments.times)
     from tests.faults import damage

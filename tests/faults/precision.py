@@ -36,6 +36,15 @@ def kernel_in_float32(X: Tensor, kernel: str = "rbf", *, gamma: float = 1.0, **o
     return values.log().float().exp().to(X.dtype) if kernel == "rbf" else values
 
 
+@wrong("gram", "test_polynomial_kernel_keeps_its_precision")
+def gamma_after_the_product(X: Tensor, kernel: str = "rbf", **options: Any) -> Tensor:
+    """γ is multiplied to ⟨x,y⟩, which has overflowed or vanished by then."""
+    if kernel != "polynomial":
+        return right.gram(X, kernel, **options)
+    gamma, degree, coef0 = ({"gamma": 1.0, "degree": 3, "coef0": 1.0} | options).values()
+    return (gamma * (X @ X.mT) + coef0) ** degree
+
+
 @wrong("gram", "test_rbf_kernel_of_data_far_from_the_origin")
 def squares_expanded_without_centring(X: Tensor, kernel: str = "rbf", *, gamma: float = 1.0, **others: Any) -> Tensor:
     """‖x‖² + ‖y‖² − 2⟨x,y⟩ of the data as they come: all is cancelled where the mean is large."""

@@ -44,6 +44,7 @@ def test_what_is_to_report_a_fault_is_the_name_of_a_test_or_of_a_row() -> None:
         "inverted_in_float32",
         "jittered_until_it_factors",
         "members_beyond_512_left_out",
+        "gamma_after_the_product",  # its ratio is infinite
     ],
 )
 def test_suite_reports_a_fault_of_each_family(name: str) -> None:

@@ -18,7 +18,19 @@ from scipy.linalg import blas, lapack
 
 from gpu import cupy_ops
 
-FUNCTIONS = ["arange", "argwhere", "ascontiguousarray", "empty", "empty_like", "exp", "eye", "isfinite", "ldexp", "log"]
+FUNCTIONS = [
+    "arange",
+    "argwhere",
+    "ascontiguousarray",
+    "empty",
+    "empty_like",
+    "exp",
+    "eye",
+    "frexp",
+    "isfinite",
+    "ldexp",
+    "log",
+]
 FUNCTIONS += ["maximum", "zeros"]
 CONSTANTS = {
     "CUBLAS_DEFAULT_MATH": 0,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from numpy.typing import NDArray
@@ -34,6 +35,24 @@ def gram_calls(draw: DrawFn, dtype: str, kernel: str | None = None) -> Call:
     kinds = strategies.BOUNDED_KINDS if options["kernel"] == "polynomial" else strategies.DATA_KINDS
     members = strategies.data_matrices(dtype, draw(strategies.INSTANCES), draw(strategies.FEATURES), kinds)
     return Call("gram", (draw(members | strategies.stacks(members)),), options)
+
+
+@st.composite
+def polynomial_calls_of_any_scale(draw: DrawFn, dtype: str) -> Call:
+    """Rows each of a size of its own, subnormal ones and zeros too; a γ for which no result overflows."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(draw(strategies.seeds()))
+    sizes = draw(st.lists(st.integers(info.minexp - info.nmant, info.maxexp), min_size=1, max_size=5))
+    X = np.ldexp(rng.uniform(-1, 1, (len(sizes), draw(strategies.sizes(4)))), np.array(sizes)[:, None]).astype(dtype)
+    X[rng.random(X.shape) < 0.2] = 0
+    degree, coef0 = draw(st.integers(1, 3)), draw(st.sampled_from((0.0, 1.0, -0.5)))
+    # Largest γ‖x‖²: from far below coef0 up to some bits short of overflow.
+    exponent = draw(st.integers(-20, info.maxexp // degree - 8)) - 2 * int(np.frexp(float(abs(X).max()))[1])
+    gamma = np.ldexp(rng.uniform(0.5, 1), np.clip(exponent, info.minexp + 1, info.maxexp - 1)).astype(dtype)
+    with np.errstate(over="ignore"):
+        largest = np.longdouble(gamma) * np.square(X, dtype=np.longdouble).sum(1).max()
+        assume((largest + abs(coef0)) ** degree < info.max / 2)
+    return Call("gram", (X,), {"kernel": "polynomial", "gamma": float(gamma), "degree": degree, "coef0": coef0})
 
 
 @st.composite

@@ -1,0 +1,1 @@
+"""Mutation testing of `reference` and `gpu.torch_ops` with mutmut: `make mutants`."""
