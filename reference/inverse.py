@@ -31,9 +31,9 @@ def inverse_gram(H: ArrayLike, *, ridge: float = 0.0, singular: Literal["raise",
     check.finite(H=h)
 
     inverse = np.empty_like(h)
-    for index in np.ndindex(h.shape[:-2]):
-        _require_symmetric(h[index], index)
-        with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
+        for index in np.ndindex(h.shape[:-2]):
+            _require_symmetric(h[index], index)
             shifted = check.no_overflow("H + ridge·I", h[index] + ridge * np.eye(h.shape[-1]))
             scaled, exponent = _scaled(shifted)
             inverse[index] = np.ldexp(_invert(scaled, exponent, index, singular), -exponent)
@@ -49,15 +49,15 @@ def condition_estimate(H: ArrayLike) -> Array:
     check.square("H", h, batched=True)
     check.finite(H=h)
     estimate = np.empty(h.shape[:-2])
-    for index in np.ndindex(estimate.shape):
-        _require_symmetric(h[index], index)
-        estimate[index] = _condition(_scaled(h[index])[0])
+    with np.errstate(over="ignore", under="ignore"):
+        for index in np.ndindex(estimate.shape):
+            _require_symmetric(h[index], index)
+            estimate[index] = _condition(_scaled(h[index])[0])
     return estimate
 
 
 def _require_symmetric(member: Array, index: tuple[int, ...]) -> None:
-    with np.errstate(over="ignore"):
-        asymmetry = np.max(np.abs(member - member.T))
+    asymmetry = np.max(np.abs(member - member.T))
     if asymmetry > 100 * EPS * np.max(np.abs(member)):
         raise ValueError(f"H: expected symmetric matrices, got max|H - H^T| = {asymmetry:.3g} in member {index}")
 
@@ -111,8 +111,7 @@ def _pseudoinverse(A: Array, threshold: float) -> Array:
     eigenvalues, vectors = eigh(A, lower=True, driver="evd")
     kept = eigenvalues > threshold
     half = vectors[:, kept]
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _mirrored((half / eigenvalues[kept]) @ half.T)
+    return _mirrored((half / eigenvalues[kept]) @ half.T)
 
 
 def _mirrored(A: Array) -> Array:

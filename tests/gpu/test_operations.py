@@ -99,6 +99,37 @@ def test_singular_members_and_only_they_take_the_pseudoinverse(dtype: str, data:
     assert took_pseudoinverse.tolist() == which
 
 
+@FLOATS
+@given(draws)
+def test_gram_in_a_workspace_is_as_near_the_references_as_without(dtype: str, data: DataObject) -> None:
+    call = data.draw(CALLS["gram"](dtype).filter(lambda call: call.options["kernel"] == "rbf"))
+    (X,), gamma = call.arrays, call.options["gamma"]
+    workspace = torch.empty(X.size, dtype=getattr(torch, dtype))
+    with np.errstate(all="raise", under="ignore"):
+        H = torch_ops.gram_core(tensor(X), "rbf", gamma=gamma, degree=1, coef0=0.0, workspace=workspace)
+    ratios.assert_within(ratios.gram_rbf(computed(H), reference.gram(X, gamma=gamma), X, gamma=gamma))
+    assert same_bits(H, H.mT)
+
+
+def test_products_in_a_workspace_may_overflow_and_are_computed_from_differences_then() -> None:
+    X = torch.tensor([[1e200, 0.0], [-1e200, 0.0], [1e200, 0.0]], dtype=torch.float64)
+    with np.errstate(all="raise"):
+        H = torch_ops.gram_core(X, "rbf", gamma=1.0, degree=1, coef0=0.0, workspace=torch.empty(6, dtype=X.dtype))
+    assert H.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize("exponent", [-300, 0, 300])
+def test_eigenvalue_at_the_threshold_is_zero_and_one_at_minus_the_threshold_too(exponent: int) -> None:
+    eps = np.finfo("float64").eps
+    for sign in (1, -1):
+        H = tensor(np.ldexp(np.diag([1.0, sign * 2 * eps]), exponent))
+        with pytest.raises(np.linalg.LinAlgError, match="numerically singular"):
+            torch_ops.inverse_gram(H)
+        inverse, took_pseudoinverse = torch_ops.invert_members(H, 0.0, "pinv")
+        assert inverse.tolist() == [[2.0**-exponent, 0], [0, 0]]
+        assert took_pseudoinverse
+
+
 # The polynomial kernel, which is computed in float64
 
 
@@ -167,6 +198,77 @@ def test_message_says_what_was_found_and_where(operation: str, changes: dict[str
     tensors = {name: torch.tensor(np.array(value)) for name, value in changes.items() if isinstance(value, list)}
     with pytest.raises((ValueError, FloatingPointError), match=message):
         call_with(operation, **changes | tensors)
+
+
+SHAPES = {
+    ("gram", "X"): "(..., m, d)",
+    ("inverse_gram", "H"): "(..., m, m)",
+    ("reshape_inverse", "Hinv"): "(..., m, m)",
+    ("softmax_cross_entropy", "logits"): "(m, n_c)",
+    ("softmax_cross_entropy", "labels"): "(3,), one for each row of logits",
+    ("weight_gradient", "dlogits"): "(m, n_c)",
+    ("weight_gradient", "features"): "(3, d_in)",
+    ("kernel_sgd_step", "W"): "(n_c, d_in)",
+    ("kernel_sgd_step", "grad"): "(2, 4)",
+    ("kernel_sgd_step", "P"): "(4, 4)",
+}
+SCALARS = {
+    ("gram", "gamma", 0.0): "a finite positive number that torch.float64 can hold",
+    ("gram", "degree", 0): "a finite integer of at least 1 that torch.float64 can hold",
+    ("gram", "coef0", 10**400): "a finite number that torch.float64 can hold",
+    ("gram", "kernel", "cubic"): "one of ('rbf', 'linear', 'polynomial')",
+    ("inverse_gram", "ridge", -1.0): "a finite number of at least 0 that torch.float64 can hold",
+    ("inverse_gram", "singular", "skip"): "one of ('raise', 'pinv')",
+    ("reshape_inverse", "d_in", 2.5): "a finite integer of at least 1 that torch.float64 can hold",
+    ("kernel_sgd_step", "lr", -1.0): "a finite number of at least 0 that torch.float64 can hold",
+}
+
+
+@pytest.mark.parametrize(("operation", "argument"), SHAPES)
+def test_message_about_a_shape_says_which_was_expected(operation: str, argument: str) -> None:
+    dtype = torch.int64 if argument == "labels" else torch.float64
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message follows
+        call_with(operation, **{argument: torch.ones((5,), dtype=dtype)})
+    expected = f"{argument} has shape (5,): expected {SHAPES[operation, argument]} and no empty dimension"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(("operation", "argument", "value"), SCALARS)
+def test_message_about_a_scalar_says_what_was_expected(operation: str, argument: str, value: Any) -> None:
+    shown = "inf in torch.float64" if value == 10**400 else repr(value)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message follows
+        call_with(operation, **{argument: value})
+    assert str(error.value) == f"{argument} is {shown}: expected {SCALARS[operation, argument, value]}"
+
+
+@pytest.mark.parametrize(
+    ("operation", "changes", "message"),
+    [
+        ("gram", {"X": [[1.0]]}, "X is a list: expected a torch.Tensor"),
+        ("gram", {"X": torch.eye(2).half()}, "X is torch.float16: expected torch.float64 or torch.float32"),
+        ("gram", {"X": torch.eye(2).to_sparse()}, "X is torch.sparse_coo: expected a dense tensor"),
+        (
+            "weight_gradient",
+            {"features": torch.ones(3, 4)},
+            "features is torch.float32: expected torch.float64 like dlogits",
+        ),
+        ("gram", {"gamma": "1"}, "gamma is a str: expected a real number"),
+        ("softmax_cross_entropy", {"labels": torch.ones(3)}, "labels are torch.float32: expected integers"),
+    ],
+)
+def test_message_about_a_type_says_which_was_expected(operation: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError) as error:
+        call_with(operation, **changes)
+    assert str(error.value) == message
+
+
+def test_error_of_a_singular_member_gives_its_eigenvalues_threshold_and_ridge() -> None:
+    with pytest.raises(np.linalg.LinAlgError) as error:
+        torch_ops.inverse_gram(tensor(np.diag([4.0, 0.0])), ridge=1e-17)
+    assert str(error.value) == (
+        "H + ridge·I is numerically singular in member (): its eigenvalues go from 1e-17 to 4; expected all above "
+        "m·eps·λ_max = 1.78e-15 (ridge is 1e-17)"
+    )
 
 
 # Precision

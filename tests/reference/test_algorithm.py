@@ -137,12 +137,14 @@ def test_momentum_adds_mu_times_the_velocity_to_the_plain_step(case: Case, momen
     plain_first, _ = case.step(**options)
     second, _ = case._replace(state=first).step(momentum=momentum, **options)
     plain, _ = case._replace(state=first).step(**options)
-    for one, also_one, two, without, v, v2 in zip(
+    for start, one, also_one, two, without, v, v2 in zip(
+        map(joined, case.state.layers),
         *(map(joined, layers) for layers in (first.layers, plain_first.layers, second.layers, plain.layers)),
         *(map(joined, velocity) for velocity in (first.velocity, second.velocity)),
         strict=True,
     ):
         assert np.array_equal(one, also_one)  # from rest
+        assert np.array_equal(one, (1 - lr * 0.1 if decay == "decoupled" else 1) * start - lr * v)
         rounding = 8 * U * (np.abs(one) + lr * (np.abs(v2) + 2 * momentum * np.abs(v)))
         assert np.all(np.abs(two - (without - lr * momentum * v)) <= rounding)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import reference
 from reference import conditions
+from reference.algorithm import Settings, train
 from reference.network import Layer, backward, forward, initial_layers
 from tests.support import strategies
 
@@ -36,10 +37,17 @@ OPERATIONS: dict[Callable[..., Any], dict[str, Any]] = {
     conditions.sharp_learning_rate: {"features": A, "P": A, "residual": R},
     conditions.guaranteeing_ridge: {"features": A, "lr": 1.0},
     partial(forward, [Layer(A, A[0])]): {"X": A},
+    partial(backward, [Layer(A, A[0])], [A]): {"dlogits": A},
 }
+BATCHED = ("gram", "inverse_gram", "condition_estimate", "reshape_inverse")
+
+
+def name_of(operation: Callable[..., Any]) -> str:
+    return operation.func.__name__ if isinstance(operation, partial) else operation.__name__
+
+
 every_operation = pytest.mark.parametrize(
-    ("operation", "arguments"),
-    [pytest.param(*each, id=getattr(each[0], "__name__", "forward")) for each in OPERATIONS.items()],
+    ("operation", "arguments"), [pytest.param(*each, id=name_of(each[0])) for each in OPERATIONS.items()]
 )
 
 gram, inverse_gram, reshape_inverse = reference.gram, reference.inverse_gram, reference.reshape_inverse
@@ -48,6 +56,8 @@ cross_entropy, step, projected = (
     reference.kernel_sgd_step,
     partial(reference.projected_sgd_step, gradient=lambda W: W),
 )
+
+GUARANTEEING, PROJECTED = partial(conditions.guaranteeing_ridge, A), partial(projected, A, projection=A)
 
 BAD_TYPES = {
     "X": [partial(gram, A > 1), partial(gram, A + 0j), partial(gram, A.astype(str))],
@@ -58,7 +68,11 @@ BAD_TYPES = {
     "ridge": [partial(inverse_gram, A, ridge=False)],
     "d_in": [partial(reshape_inverse, A, "2")],
     "labels": [partial(cross_entropy, R, [0.0, 1.0]), partial(cross_entropy, R, [True, False])],
-    "lr": [partial(step, A, A, A, A), partial(conditions.guaranteeing_ridge, A, None)],
+    "lr": [partial(step, A, A, A, A), *(partial(f, lr=None) for f in (GUARANTEEING, PROJECTED))],
+    "gradient(W)": [partial(reference.projected_sgd_step, A, lambda _: A + 0j, A, 1.0)],
+    "m": [partial(reference.random_psd, "2", 1)],
+    "rank": [partial(reference.random_psd, 2, 1, rank="2")],
+    "epochs": [partial(train, [Layer(A, A[0])], A, [0, 1], [np.arange(2)], "1", Settings())],
 }
 BAD_SHAPES = {
     "X": [partial(gram, [1.0]), partial(gram, A[:0]), partial(gram, A[:, :0]), partial(forward, [Layer(R, A[0])], A)],
@@ -82,7 +96,12 @@ BAD_VALUES = {
     "singular": [partial(inverse_gram, A, singular="ignore")],
     "d_in": [partial(reshape_inverse, A, d_in) for d_in in (0, 2.5, np.nan)],
     "labels": [partial(cross_entropy, R, labels) for labels in ([0, 3], [-1, 0])],
-    "lr": [partial(step, A, A, A, -0.1), partial(conditions.guaranteeing_ridge, A, 4.0, bias=True)],
+    "lr": [
+        partial(step, A, A, A, -0.1),
+        partial(GUARANTEEING, 4.0, bias=True),
+        *(partial(f, lr=-1.0) for f in (GUARANTEEING, PROJECTED)),
+    ],
+    "epochs": [partial(train, [Layer(A, A[0])], A, [0, 1], [np.arange(2)], -1, Settings())],
     "projection": [partial(projected, A, projection=R[:, :2], lr=1.0)],
     "P": [partial(conditions.max_learning_rate, A, R[:, :2])],
     "m": [partial(reference.random_psd, 0, 1), partial(reference.random_psd, 1.5, 1)],
@@ -127,8 +146,135 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("error", "name", "call"), BAD_INPUT)
 def test_bad_input_raises_and_names_the_argument(error: type[Exception], name: str, call: partial[object]) -> None:
-    with pytest.raises(error, match=f"^{re.escape(name)}: "):
+    """Also where the caller has told NumPy to raise: the error is ours."""
+    with np.errstate(all="raise"), pytest.raises(error, match=f"^{re.escape(name)}: "):
         call()
+
+
+@every_operation
+def test_array_of_another_kind_or_rank_raises_and_is_named(
+    operation: Callable[..., Any], arguments: dict[str, Any]
+) -> None:
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray):
+            with pytest.raises(TypeError, match=f"^{name}: expected (an array of real numbers|integer class labels)"):
+                operation(**arguments | {name: value + 0j})
+            deeper = value[0, 0] if name_of(operation) in BATCHED else value[None]
+            with pytest.raises(ValueError, match=f"^{name}: expected "):
+                operation(**arguments | {name: deeper})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (partial(gram, A, "cubic"), "kernel: expected one of 'rbf', 'linear', 'polynomial', got 'cubic'"),
+        (partial(gram, A, gamma=0.0), "gamma: expected a finite number > 0, got 0.0"),
+        (partial(inverse_gram, A, ridge=-1.0), "ridge: expected a finite number >= 0, got -1.0"),
+        (partial(inverse_gram, A, singular="skip"), "singular: expected one of 'raise', 'pinv', got 'skip'"),
+        (partial(reshape_inverse, A, 0.0), "d_in: expected an integer >= 1, got 0.0"),
+        (partial(gram, A[0]), "X: expected at least 2 non-empty dimensions, got shape (2,)"),
+        (partial(inverse_gram, R), "H: expected square matrices, got shape (2, 3)"),
+        (partial(cross_entropy, R, [0, 3]), "labels: expected classes in [0, 3), got 3 at index 1"),
+        (
+            partial(cross_entropy, R, [0]),
+            "labels: expected shape (2,) (one label for every row of the logits), got (1,)",
+        ),
+        (
+            partial(reference.softmax_cross_entropy_hvp, R, LABELS, A),
+            "direction: expected shape (2, 3) (that of the logits), got (2, 2)",
+        ),
+        (
+            partial(reference.weight_gradient, R, ONE),
+            "features: expected shape (2, 1) (one row for every row of dlogits), got (1, 1)",
+        ),
+        (partial(step, A, R, A, 1.0), "grad: expected shape (2, 2) (that of W), got (2, 3)"),
+        (partial(step, A, A, R, 1.0), "P: expected shape (2, 2) (d_in × d_in, d_in the columns of W), got (2, 3)"),
+        (
+            partial(projected, A, projection=R, lr=1.0),
+            "projection: expected shape (2, 2) (d_in × d_in, d_in the columns of W), got (2, 3)",
+        ),
+        (partial(projected, A, projection=R[:, :2], lr=1.0), "projection: expected a symmetric matrix"),
+        (
+            partial(projected, np.eye(3), projection=np.diag([1.0, -2.0, 0.5]), lr=1.0),
+            "projection: expected a positive definite matrix, got eigenvalues from -2 to 1",
+        ),
+        (
+            partial(reference.projected_sgd_step, A, lambda _: R, A, 1.0),
+            "gradient(W): expected shape (2, 2) (that of W), got (2, 3)",
+        ),
+        (
+            partial(conditions.instance_form, [1.0], A),
+            "P: expected shape (1, 1) (d_in × d_in, d_in the length of z), got (2, 2)",
+        ),
+        (
+            partial(conditions.max_learning_rate, A, R),
+            "P: expected shape (2, 2) (d_in × d_in, d_in the columns of the features), got (2, 3)",
+        ),
+        (partial(conditions.max_learning_rate, A, R[:, :2]), "P: expected a symmetric matrix"),
+        (
+            partial(conditions.max_learning_rate, A, -A),
+            "P: expected ZPZᵀ positive semi-definite, got eigenvalues of K from -23.6803 to -1.31966",
+        ),
+        (
+            partial(conditions.sharp_learning_rate, A, A, R[:1]),
+            "residual: expected shape (2, 3) (one row for every row of the features), got (1, 3)",
+        ),
+        (
+            partial(GUARANTEEING, 4.0, bias=True),
+            "lr: expected a learning rate < 4 with a separate bias, got 4.0",
+        ),
+        (
+            partial(forward, [Layer(R, A[0])], A),
+            "X: expected shape (2, 3) (the columns of the first layer's weight), got (2, 2)",
+        ),
+        (
+            partial(train, [Layer(A, A[0])], A[:, None], [0], [np.arange(2)], 1, Settings()),
+            "y: expected one label for every row of X, shape (2,), got (1,)",
+        ),
+        (partial(initial_layers, [3], 0), "sizes: expected at least two integers >= 1, got [3]"),
+        (partial(Settings, layers="first"), "layers: expected one of 'last', 'all', 'none', got 'first'"),
+        (partial(Settings, bias="none"), "bias: expected one of 'plain', 'augmented', got 'none'"),
+        (partial(Settings, decay="l1"), "decay: expected one of 'l2', 'decoupled', got 'l1'"),
+    ],
+    ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
+)
+def test_message_says_what_was_expected_and_what_came(call: partial[object], message: str) -> None:
+    with pytest.raises((ValueError, np.linalg.LinAlgError)) as error:
+        call()
+    assert str(error.value) == message
+
+
+TINY = 1e-200 * A
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        partial(gram, 100 * A),
+        partial(gram, TINY, "linear"),
+        partial(gram, TINY, "polynomial", gamma=1e-300, coef0=0.0),
+        partial(inverse_gram, 1e-300 * A + 1e-310 * np.ones((2, 2))),
+        partial(reference.condition_estimate, 1e-310 * A),
+        partial(cross_entropy, 1000 * R, LABELS),
+        partial(reference.softmax_cross_entropy_hvp, 1000 * R, LABELS, 1e-300 * R),
+        partial(reference.weight_gradient, TINY, TINY),
+        partial(step, A, TINY, TINY, 1.0),
+        partial(reference.projected_sgd_step, TINY, lambda _: TINY, 1e-10 * A, 1e-300),
+    ],
+)
+def test_what_vanishes_is_no_error_whatever_the_caller_has_told_numpy(call: partial[object]) -> None:
+    expected = _arrays(call())
+    with np.errstate(all="raise"):
+        assert all(map(np.array_equal, _arrays(call()), expected))
+
+
+def test_least_of_everything_is_taken() -> None:
+    assert reference.random_psd(1, 0).shape == (1, 1)
+    assert reference.random_psd(2, 0, rank=1).shape == (2, 2)
+    assert reshape_inverse(A, 1).shape == (1, 1)
+    assert gram(A, "polynomial", degree=1).shape == (2, 2)
+    losses, _ = train([Layer(A, A[0])], A, LABELS // 2, [np.arange(2)], 0, Settings())
+    assert losses == []
 
 
 def test_types_are_judged_before_shapes_and_shapes_before_values() -> None:
@@ -205,6 +351,8 @@ def test_from_numpy_copies_in_the_same_memory_order_and_leaves_integers() -> Non
 
 def _arrays(result: Any) -> list[np.ndarray]:
     """The arrays (and numbers) of a result, flat."""
+    if isinstance(result, Layer):
+        return [result.weight, result.bias]
     if isinstance(result, tuple):
         return [array for part in result for array in _arrays(part)]
     return [np.asarray(result)]

@@ -222,3 +222,20 @@ def test_guaranteeing_ridge_is_the_smallest(z: Array, m: int, lr: float, bias: b
     ridge = conditions.guaranteeing_ridge(Z, lr, bias=bias)
     P = reference.reshape_inverse(reference.inverse_gram(np.zeros((m, m)), ridge=ridge), 4)
     assert abs(conditions.max_learning_rate(Z, P, bias=bias) - lr) <= 30 * m * U * lr
+
+
+def test_rounding_that_is_forgiven_is_that_of_the_largest_row_of_the_terms() -> None:
+    m = 8
+    forgiven = 2 * m * np.finfo(np.float64).eps  # (m + d_in)·eps·‖K‖_∞, K diagonal with entries 1/m
+    P = np.eye(m)
+    P[-1, -1] = -forgiven / 2
+    assert conditions.max_learning_rate(np.eye(m), P) == pytest.approx(4 * m)
+    P[-1, -1] = -2 * forgiven
+    with pytest.raises(np.linalg.LinAlgError, match="positive semi-definite"):
+        conditions.max_learning_rate(np.eye(m), P)
+
+
+def test_guaranteeing_ridge_is_that_of_the_largest_eigenvalue_and_by_default_without_a_bias() -> None:
+    Z = np.diag([2.0, 1.0])  # λ_max(ZᵀZ/m) = 2
+    assert conditions.guaranteeing_ridge(Z, 0.5) == pytest.approx(0.5 * 2 / 4)
+    assert conditions.guaranteeing_ridge(Z, 0.5, bias=True) == pytest.approx(0.5 * 2 / 3.5)

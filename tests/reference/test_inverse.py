@@ -158,6 +158,36 @@ def test_lower_triangle_counts_and_more_than_rounding_above_it_is_an_error(
             operation(wrong)
 
 
+def test_lower_triangle_counts_for_the_pseudoinverse_too() -> None:
+    H = np.ones((3, 3))
+    rounded = H + 50 * EPS * np.triu(H, 1)
+    expected = reference.inverse_gram(H, singular="pinv")
+    assert np.array_equal(reference.inverse_gram(rounded, singular="pinv"), expected)
+
+
+@pytest.mark.parametrize("exponent", [-300, 0, 300])
+def test_eigenvalue_at_the_threshold_is_zero_and_one_at_minus_the_threshold_too(exponent: int) -> None:
+    at, below = (np.ldexp(np.diag([1.0, sign * 2 * EPS]), exponent) for sign in (1, -1))
+    for H in (at, below):
+        with pytest.raises(np.linalg.LinAlgError, match="numerically singular"):
+            reference.inverse_gram(H)
+        expected = np.diag([np.ldexp(1.0, -exponent), 0])
+        assert np.array_equal(reference.inverse_gram(H, singular="pinv"), expected)
+
+
+def test_error_of_a_singular_member_gives_its_eigenvalues_condition_and_threshold() -> None:
+    with pytest.raises(np.linalg.LinAlgError) as error:
+        reference.inverse_gram(np.diag([4.0, 2e-16]))
+    assert str(error.value) == (
+        "H: member () is numerically singular: eigenvalues from 2e-16 to 4, condition estimate 2e+16; expected the "
+        'smallest above m·eps·λ_max = 1.78e-15; add a ridge or take singular="pinv"'
+    )
+
+
+def test_condition_estimate_is_infinite_where_it_is_beyond_float64() -> None:
+    assert reference.condition_estimate(np.diag([1.0, 5e-324])) == np.inf
+
+
 @given(strategies.gram_matrices(condition=st.integers(0, 8).map(lambda exponent: 10.0**exponent)))
 def test_condition_estimate_is_a_lower_bound_and_at_least_a_tenth_of_the_condition_number(H: Array) -> None:
     condition = norm(H) * norm(exact_inverse(H))
