@@ -104,11 +104,12 @@ def test_singular_members_and_only_they_take_the_pseudoinverse(dtype: str, data:
 def test_gram_in_a_workspace_is_as_near_the_references_as_without(dtype: str, data: DataObject) -> None:
     call = data.draw(CALLS["gram"](dtype).filter(lambda call: call.options["kernel"] == "rbf"))
     (X,), gamma = call.arrays, call.options["gamma"]
-    workspace = torch.empty(X.size, dtype=getattr(torch, dtype))
+    workspace = torch.full((X.size,), torch.nan, dtype=getattr(torch, dtype))
     with np.errstate(all="raise", under="ignore"):
         H = torch_ops.gram_core(tensor(X), "rbf", gamma=gamma, degree=1, coef0=0.0, workspace=workspace)
     ratios.assert_within(ratios.gram_rbf(computed(H), reference.gram(X, gamma=gamma), X, gamma=gamma))
     assert same_bits(H, H.mT)
+    assert not workspace.isnan().any()  # used, not only taken
 
 
 def test_products_in_a_workspace_may_overflow_and_are_computed_from_differences_then() -> None:
@@ -134,7 +135,8 @@ def test_eigenvalue_at_the_threshold_is_zero_and_one_at_minus_the_threshold_too(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tiny", "huge", "gamma"), [("float32", 1e-30, 1e15, 1e-20), ("float64", 1e-250, 1e150, 1e-150)]
+    ("dtype", "tiny", "huge", "gamma"),
+    [("float32", 1e-30, 1e15, 1e-20), ("float64", 1e-250, 1e150, 1e-150), ("float64", 1.1e-300, 1.3e300, 1e-300)],
 )
 def test_polynomial_gram_of_a_tiny_and_a_huge_row_has_the_precision_of_its_dtype(
     dtype: str, tiny: float, huge: float, gamma: float
@@ -143,6 +145,20 @@ def test_polynomial_gram_of_a_tiny_and_a_huge_row_has_the_precision_of_its_dtype
     exact = Fraction(gamma) * Fraction(float(X[0, 0])) * Fraction(float(X[1, 0]))
     H = torch_ops.gram(tensor(X), "polynomial", gamma=gamma, degree=1, coef0=0.0)
     assert abs(Fraction(H[0, 1].item()) / exact - 1) < 2 * np.finfo(dtype).eps
+
+
+def test_polynomial_gram_of_powers_of_two_is_exact_and_of_many_features_no_overflow() -> None:
+    X = torch.tensor([[1.0, 0.5], [2.0, 0.0], [8.0, -4.0]], dtype=torch.float64)
+    H = torch_ops.gram(X, "polynomial", gamma=0.5, degree=1, coef0=0.0)
+    assert same_bits(H, 0.5 * X @ X.mT)
+    ones = torch.ones(1, 1, 4096, dtype=torch.float64)
+    assert torch_ops.gram(ones, "polynomial", gamma=2.0**-12, degree=1, coef0=0.0).item() == 1
+
+
+def test_polynomial_gram_keeps_the_small_entries_of_a_row_that_spans_390_decimal_orders() -> None:
+    X = np.ldexp([[1.0, 1 / 3], [0.0, 1 / 3]], [[400, -900], [0, -100]])
+    H = torch_ops.gram(tensor(X), "polynomial", gamma=2.0**200, degree=1, coef0=0.0)
+    assert H[0, 1].item() == np.ldexp(np.float64(1 / 3) ** 2, 200 - 1000) > 0
 
 
 # Tensors, devices, messages
