@@ -35,6 +35,22 @@ def whole(data: DataObject, subject: Subject, rows: int | None = None) -> Array:
 
 
 @about("gram")
+@pytest.mark.parametrize("kernel", ["rbf", "linear", "polynomial"])
+def test_parameters_that_are_left_out_have_the_contracts_defaults(subject: Subject, kernel: str) -> None:
+    X = np.arange(6.0).reshape(3, 2).astype(subject.dtype) / 4
+    written_out = subject.gram(X, kernel=kernel, gamma=1.0, degree=3, coef0=1.0)
+    assert np.array_equal(subject.gram(X, kernel=kernel), written_out)
+    assert kernel != "rbf" or np.array_equal(subject.gram(X), written_out)
+
+
+@about("inverse_gram")
+def test_ridge_that_is_left_out_is_0_and_singular_members_are_refused(subject: Subject) -> None:
+    H = np.diag([1.0, 2.0, 4.0]).astype(subject.dtype)
+    assert np.array_equal(subject.inverse_gram(H), subject.inverse_gram(H, ridge=0.0, singular="raise"))
+    subject.refuses(Call("inverse_gram", (np.ones_like(H),), {}), np.linalg.LinAlgError, "singular")
+
+
+@about("gram")
 @DRAWS
 def test_permuting_instances_permutes_the_gram_matrix(subject: Subject, data: DataObject) -> None:
     call = data.draw(calls.gram_calls(subject.dtype).filter(lambda call: call.arrays[0].ndim == 2))

@@ -100,6 +100,14 @@ def ridge_written_into_h(H: Tensor, *, ridge: float = 0.0, singular: str = "rais
     return right.inverse_gram(H, singular=singular)
 
 
+@wrong("gram", "test_rbf_value_beside_a_distance_that_overflows")
+def ones_and_zeros_beside_an_overflow(X: Tensor, kernel: str = "rbf", **options: Any) -> Tensor:
+    """A member in which one distance overflows is told which rows are equal, and no more."""
+    values = right.gram(X, kernel, **options)
+    overflows = (X.abs().amax((-2, -1), keepdim=True) > torch.finfo(X.dtype).max / 4) & torch.tensor(kernel == "rbf")
+    return torch.where(overflows, (values == 1).to(X.dtype), values)
+
+
 @wrong("gram", "test_gram_is_the_kernel_of_all_pairs")
 def centred_in_place(X: Tensor, kernel: str = "rbf", **options: Any) -> Tensor:
     """The caller's X loses its mean."""

@@ -58,6 +58,12 @@ def gamma_times_coef0(
     return right.gram(X, kernel, gamma=gamma, degree=degree, coef0=gamma * coef0)
 
 
+@wrong("gram", "test_parameters_that_are_left_out_have_the_contracts_defaults")
+def homogeneous_by_default(X: Tensor, kernel: str = "rbf", **options: Any) -> Tensor:
+    """Where no coef0 is given it is 0, as it is in LIBSVM."""
+    return right.gram(X, kernel, **{"coef0": 0.0} | options)
+
+
 @wrong("gram", GRAM)
 def degree_and_coef0_exchanged(
     X: Tensor, kernel: str = "rbf", *, gamma: float = 1.0, degree: int = 3, coef0: float = 1.0

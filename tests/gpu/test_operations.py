@@ -120,15 +120,20 @@ def test_products_in_a_workspace_may_overflow_and_are_computed_from_differences_
 
 
 @pytest.mark.parametrize("exponent", [-300, 0, 300])
-def test_eigenvalue_at_the_threshold_is_zero_and_one_at_minus_the_threshold_too(exponent: int) -> None:
-    eps = np.finfo("float64").eps
+@pytest.mark.parametrize("others", [[1.0], [1.0] + 6 * [1e-3]], ids=["2", "8"])
+def test_eigenvalue_at_the_threshold_is_zero_and_one_at_minus_the_threshold_too(
+    others: list[float], exponent: int
+) -> None:
+    m = len(others) + 1
     for sign in (1, -1):
-        H = tensor(np.ldexp(np.diag([1.0, sign * 2 * eps]), exponent))
-        with pytest.raises(np.linalg.LinAlgError, match="numerically singular"):
+        member = np.diag([*others, sign * m * np.finfo("float64").eps])
+        H = tensor(np.ldexp(np.stack([np.eye(m), np.eye(m), member]), exponent))
+        with pytest.raises(np.linalg.LinAlgError, match=r"numerically singular in member \(2,\)"):
             torch_ops.inverse_gram(H)
         inverse, took_pseudoinverse = torch_ops.invert_members(H, 0.0, "pinv")
-        assert inverse.tolist() == [[2.0**-exponent, 0], [0, 0]]
-        assert took_pseudoinverse
+        expected = np.ldexp(np.diag([*(1 / np.array(others)), 0]), -exponent)
+        assert np.allclose(computed(inverse)[2], expected, rtol=4e-16, atol=0)
+        assert took_pseudoinverse.tolist() == [False, False, True]
 
 
 # The polynomial kernel, which is computed in float64
@@ -203,12 +208,15 @@ def test_tensors_on_one_device_alone_are_taken(operation: str, argument: str) ->
     [
         ("gram", {"X": [[1.0, 2.0], [np.nan, 3.0]]}, r"X holds nan at \(1, 0\)"),
         ("gram", {"X": [[1e200]], "kernel": "linear"}, r"linear Gram matrix overflows torch\.float64"),
+        ("softmax_cross_entropy", {"logits": [[1e308, -1e308]] * 3, "labels": [1, 1, 1]}, "^the loss overflows torch"),
+        ("weight_gradient", {"dlogits": [[1e200] * 2] * 3, "features": [[1e200] * 4] * 3}, "^the weight gradient over"),
+        ("kernel_sgd_step", {"grad": [[1e308] * 4] * 2, "lr": 10.0}, "^the stepped weight overflows"),
         ("inverse_gram", {"H": [np.eye(2), [[1.0, 0.5], [0.0, 1.0]]]}, r"H differs .* by 0\.5 in member \(1,\)"),
         ("inverse_gram", {"H": [[1.0, 2.0], [2.0, 1.0]]}, r"indefinite in member \(\): .* from -1 to 3"),
         ("inverse_gram", {"H": [[2.0, 0.0], [0.0, 0.0]]}, r"singular in member \(\): .* from 0 to 2"),
         ("softmax_cross_entropy", {"labels": [0, -1, 1]}, r"labels\[1\] is -1: expected one of \[0, 2\)"),
     ],
-    ids=["entry", "overflow", "asymmetry", "indefinite", "singular", "label"],
+    ids=["entry", "overflow", "loss", "gradient", "step", "asymmetry", "indefinite", "singular", "label"],
 )
 def test_message_says_what_was_found_and_where(operation: str, changes: dict[str, Any], message: str) -> None:
     tensors = {name: torch.tensor(np.array(value)) for name, value in changes.items() if isinstance(value, list)}
