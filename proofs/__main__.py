@@ -1,0 +1,176 @@
+"""python -m proofs: the ledger of claims. SymPy and python-flint are imported once a command runs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from typer import Option
+
+if TYPE_CHECKING:
+    from proofs.claim import Claim, Line
+    from proofs.ledger import Entry
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+FAILED, USAGE, INCOMPLETE = 1, 2, 3
+COLOURS = {"HOLDS": "green", "HOLDS_IF": "yellow", "FAILS": "red"}
+MARKS = {"checked": "✓", "failed": "✗ FAILED", "not checked here": "not checked here"}
+
+
+@app.command()
+def proofs(
+    claim: Annotated[
+        str | None, Option(help="One claim in full: statement, derivation, condition, certificate.")
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")] = False,
+    axioms: Annotated[bool, Option("--axioms", help="What each Rocq theorem assumes.")] = False,
+) -> None:
+    """Re-run the evidence of every claim of the paper and print the ledger.
+
+    Exit status 0: all evidence checked. 1: some failed. 3: none failed, but some could not be checked here.
+    """
+    try:
+        from proofs import ledger
+        from proofs.claims import load
+    except ModuleNotFoundError as error:
+        _stop(f"{error.name} is not installed (pip install 'kernel-sgd[proofs]')")
+    claims = load()
+    if claim is not None:
+        claims = tuple(each for each in claims if each.name == claim)
+        if not claims:
+            _stop(f"--claim: expected one of {', '.join(each.name for each in load())}; got {claim!r}")
+
+    entries = _run(claims)
+    console = _console()
+    if as_json:
+        print(json.dumps(ledger.as_json(entries), indent=1, ensure_ascii=False))
+    elif axioms:
+        console.print(_axioms(entries))
+    elif claim is not None:
+        for entry in entries:
+            _print_in_full(console, entry)
+    else:
+        console.print(_table(entries))
+        _print_summary(console, entries)
+    status = ledger.worst(entry.status for entry in entries)
+    raise typer.Exit({"checked": 0, "failed": FAILED, "not checked here": INCOMPLETE}[status.value])
+
+
+def _run(claims: "Sequence[Claim]") -> "list[Entry]":
+    from proofs import ledger
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        steps = len(
+            {piece for claim in claims for piece in claim.evidence if piece.kind in ("derivation", "certificate")}
+        )
+        task = progress.add_task("", total=steps + 1)
+
+        def on_step(name: str) -> None:
+            progress.update(task, description=name[:60].ljust(60), advance=1)
+
+        return ledger.run(claims, on_step)
+
+
+def _table(entries: "Sequence[Entry]") -> Table:
+    table = Table("claim", "where", "verdict", "condition", "evidence", show_lines=True)
+    for entry in entries:
+        counts: dict[str, list[int]] = {}
+        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True):
+            done = counts.setdefault(piece.kind, [0, 0])
+            done[0] += outcome.status.value == "checked"
+            done[1] += 1
+        evidence = "\n".join(f"{kind} {done}/{all_}" for kind, (done, all_) in counts.items())
+        colour = COLOURS[entry.claim.verdict.value]
+        mark = "" if entry.status.value == "checked" else f"\n{MARKS[entry.status.value]}"
+        table.add_row(
+            entry.claim.name,
+            entry.claim.where,
+            f"[{colour}]{entry.claim.verdict.value}[/]",
+            _escaped(entry.claim.condition),
+            _escaped(evidence + mark),
+        )
+    return table
+
+
+def _print_summary(console: Console, entries: "Sequence[Entry]") -> None:
+    verdicts = [entry.claim.verdict.value for entry in entries]
+    pieces = [
+        (entry.claim.name, piece, outcome)
+        for entry in entries
+        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True)
+    ]
+    checked = sum(outcome.status.value == "checked" for _, _, outcome in pieces)
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in COLOURS)
+    console.print(f"{len(entries)} claims: {counts}; {checked} of {len(pieces)} pieces of evidence checked")
+    for name, piece, outcome in pieces:
+        if outcome.status.value != "checked":
+            _say(console, f"{name}: {piece.kind} {piece.name}: {outcome.status.value}: {outcome.reason}")
+
+
+def _print_in_full(console: Console, entry: "Entry") -> None:
+    claim = entry.claim
+    console.print(f"[bold]{_escaped(claim.name)}[/]  {_escaped(claim.where)}", highlight=False)
+    console.print(f"[{COLOURS[claim.verdict.value]}]{claim.verdict.value}[/]", highlight=False)
+    _say(console, f"statement: {claim.statement}")
+    if claim.condition:
+        _say(console, f"condition: {claim.condition}")
+    for piece, outcome in zip(claim.evidence, entry.outcomes, strict=True):
+        _say(console, f"\n{piece.kind}: {piece.name}  {MARKS[outcome.status.value]}  {outcome.reason}".rstrip())
+        for line in outcome.lines:
+            _say(console, _rendered(line))
+        for axiom in outcome.axioms:
+            _say(console, f"  assumes {axiom}")
+
+
+def _rendered(line: "Line") -> str:
+    """A line of an argument, its mathematics in Unicode, indented."""
+    if isinstance(line, str):
+        return f"  {line}"
+    import sympy  # type: ignore[import-untyped]
+
+    formula = sympy.pretty(line[1], use_unicode=True, num_columns=10_000)
+    return "\n".join((f"  {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
+
+
+def _axioms(entries: "Sequence[Entry]") -> Table:
+    table = Table("claim", "theorem", "checked", "assumes", show_lines=True)
+    for entry in entries:
+        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True):
+            if piece.kind == "theorem":
+                said = outcome.status.value + (f": {outcome.reason}" if outcome.reason else "")
+                assumes = "\n".join(outcome.axioms)
+                if outcome.status.value == "checked" and not assumes:
+                    assumes = "nothing"
+                table.add_row(*map(_escaped, (entry.claim.name, piece.name, said, assumes)))
+    return table
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe has no width of its own, and tables need some."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _stop(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(USAGE)
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # λ where only ASCII can be written
+    app(prog_name="python -m proofs")

@@ -1,0 +1,17 @@
+"""The claims, one file each (a few closely related ones share a file). A new claim is one file and one line here."""
+
+from importlib import import_module
+
+from proofs.claim import Claim
+
+FILES = ("one_instance",)
+
+
+def load() -> tuple[Claim, ...]:
+    """All claims, in the order of the table. Raises ValueError where two have one name."""
+    claims = tuple(claim for file in FILES for claim in import_module(f"proofs.claims.{file}").CLAIMS)
+    names = [claim.name for claim in claims]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"name: expected one claim a name, got {sorted(twice)} twice")
+    return claims

@@ -1,0 +1,43 @@
+"""Every claim's derivations and certificates check; the properties and theorems that claims name exist."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from proofs import ledger
+from proofs.claim import Certificate, Claim, Derivation, Property, Status
+from proofs.claims import FILES, load
+
+ROOT = Path(__file__).parents[2]
+CLAIMS = load()
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_derivations_and_certificates_check(claim: Claim) -> None:
+    pieces = [piece for piece in claim.evidence if isinstance(piece, Derivation | Certificate)]
+    failed = {
+        piece.name: outcome.reason for piece in pieces if (outcome := ledger.argue(piece)).status is Status.FAILED
+    }
+    assert pieces
+    assert failed == {}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_claims_say_what_where_and_under_which_condition(claim: Claim) -> None:
+    assert claim.statement.endswith(".")
+    assert claim.where
+    assert claim.name == claim.name.lower().replace(" ", "-")
+
+
+def test_every_file_of_claims_stands_in_the_table() -> None:
+    shared = {"__init__", "symbolic", "tables"}
+    assert {path.stem for path in (ROOT / "proofs" / "claims").glob("*.py")} - shared == set(FILES)
+
+
+def test_properties_named_as_evidence_exist() -> None:
+    nodes = {piece.name for claim in CLAIMS for piece in claim.evidence if isinstance(piece, Property)}
+    for node in nodes:
+        file, _, name = node.partition("::")
+        functions = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+        assert name in {function.name for function in functions if isinstance(function, ast.FunctionDef)}, node

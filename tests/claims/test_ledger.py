@@ -1,0 +1,155 @@
+"""The ledger says what became of every piece of evidence, in its table, in JSON and in its exit status."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from proofs import claims, ledger
+from proofs.__main__ import app
+from proofs.claim import Argument, Certificate, Claim, Derivation, Evidence, Line, Property, Status, Theorem, Verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def shows() -> Iterator[Line]:
+    yield "1 < 2"
+
+
+def breaks() -> Iterator[Line]:
+    yield "first"
+    raise ArithmeticError("second")
+
+
+def nothing() -> Iterator[Line]:
+    yield from ()
+
+
+def claim(*evidence: Evidence, verdict: Verdict = Verdict.HOLDS, condition: str = "", name: str = "c") -> Claim:
+    return Claim(name, "section 0", "1 < 2", verdict, condition, evidence)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, of: tuple[Claim, ...], *arguments: str) -> tuple[int, str]:
+    monkeypatch.setattr(claims, "load", lambda: of)
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict", "condition"),
+    [
+        ((), Verdict.HOLDS, ""),
+        ((Property("a::b"),), Verdict.HOLDS, ""),
+        ((Derivation(shows),), Verdict.FAILS, ""),
+        ((Derivation(shows), Theorem("t"), Property("a::b")), Verdict.FAILS, ""),
+        ((Derivation(shows),), Verdict.HOLDS_IF, ""),
+    ],
+)
+def test_evidence_that_cannot_carry_the_verdict_is_refused(
+    evidence: tuple[Evidence, ...], verdict: Verdict, condition: str
+) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        claim(*evidence, verdict=verdict, condition=condition)
+
+
+def test_a_failure_keeps_the_lines_up_to_it_and_says_why() -> None:
+    outcome = ledger.argue(Derivation(breaks))
+    assert (outcome.status, outcome.lines, outcome.reason) == (Status.FAILED, ("first",), "ArithmeticError: second")
+
+
+def test_evidence_that_shows_nothing_fails() -> None:
+    assert ledger.argue(Certificate(nothing)).status is Status.FAILED
+
+
+@pytest.mark.parametrize(("run", "code"), [(shows, 0), (breaks, 1)])
+def test_exit_status_is_zero_only_if_the_evidence_checks(
+    monkeypatch: pytest.MonkeyPatch, run: Argument, code: int
+) -> None:
+    assert command(monkeypatch, (claim(Derivation(shows)), claim(Certificate(run), name="d")))[0] == code
+
+
+def test_what_is_not_checked_here_is_neither_checked_nor_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "find_spec", {}.get)
+    code, output = command(monkeypatch, (claim(Derivation(shows), Theorem("t"), Property("tests/a.py::b")),))
+    assert code == 3
+    assert "1 of 3 pieces of evidence checked" in output
+    assert "theorem t: not checked here" in output
+    assert "pytest and hypothesis not installed" in output
+
+
+def test_json_is_the_whole_ledger_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output = command(monkeypatch, (claim(Derivation(shows), Certificate(breaks)),), "--json")
+    assert code == 1
+    (found,) = json.loads(output)["claims"]
+    assert {key: found[key] for key in ("name", "where", "statement", "verdict", "condition")} == {
+        "name": "c",
+        "where": "section 0",
+        "statement": "1 < 2",
+        "verdict": "HOLDS",
+        "condition": "",
+    }
+    assert [(e["kind"], e["checked"], e["lines"]) for e in found["evidence"]] == [
+        ("derivation", True, ["1 < 2"]),
+        ("certificate", False, ["first"]),
+    ]
+    assert found["evidence"][1]["reason"] == "ArithmeticError: second"
+
+
+def test_one_claim_is_printed_in_full_and_an_unknown_one_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = (claim(Derivation(shows)), claim(Derivation(breaks), name="d"))
+    code, output = command(monkeypatch, two, "--claim", "c")
+    assert code == 0
+    assert "statement: 1 < 2" in output
+    assert "\n  1 < 2" in output
+    assert command(monkeypatch, two, "--claim", "d")[0] == 1
+    assert command(monkeypatch, two, "--claim", "e")[0] == 2
+
+
+def test_two_claims_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "FILES", ("one_instance", "one_instance"))
+    with pytest.raises(ValueError, match="twice"):
+        claims.load()
+
+
+def test_a_property_is_checked_where_it_ran_and_passed(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase file="t.py" name="a[1]" time="1"/>'
+        '<testcase file="t.py" name="a[2]" time="2"/>'
+        '<testcase file="t.py" name="b[1]"/><testcase file="t.py" name="b[2]"><failure message="no"/></testcase>'
+        '<testcase file="t.py" name="c"><skipped message="no GPU"/></testcase></testsuite></testsuites>'
+    )
+    outcomes = ledger.collected(report, ["t.py::a", "t.py::b", "t.py::c", "t.py::d"], "said")
+    assert [(o.status, o.reason) for o in outcomes.values()] == [
+        (Status.CHECKED, ""),
+        (Status.FAILED, "no"),
+        (Status.NOT_HERE, "no GPU"),
+        (Status.FAILED, "pytest did not run it: said"),
+    ]
+    assert outcomes["t.py::a"].seconds == 3
+
+
+@pytest.mark.slow
+def test_all_properties_run_in_one_process_and_unknown_nodes_fail() -> None:
+    known = Property("tests/reference/test_conditions.py::test_an_indefinite_p_has_no_safe_learning_rate")
+    (entry,) = ledger.run([claim(Derivation(shows), known)])
+    assert [outcome.status for outcome in entry.outcomes] == [Status.CHECKED, Status.CHECKED]
+    (entry,) = ledger.run([claim(Derivation(shows), Property("tests/reference/test_conditions.py::test_of_nobody"))])
+    assert entry.outcomes[1].status is Status.FAILED
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_ledger() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "proofs", "--claim", "margins-grow"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert ("HOLDS_IF" in run.stdout and "⋅(p[j] + 1)" in run.stdout) or "p[j]" in run.stdout
