@@ -2,17 +2,18 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer import Option
 
 if TYPE_CHECKING:
-    from proofs.claim import Claim, Line
+    from proofs.claim import Line, Outcome, Status
     from proofs.ledger import Entry
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -45,36 +46,38 @@ def proofs(
         if not claims:
             _stop(f"--claim: expected one of {', '.join(each.name for each in load())}; got {claim!r}")
 
-    entries = _run(claims)
     console = _console()
+    if axioms:
+        names = {piece.name: each.name for each in claims for piece in each.evidence if piece.kind == "theorem"}
+        with _progress() as on_step:
+            outcomes = ledger.theorems(list(names), on_step)
+        console.print(_axioms(names, outcomes))
+        raise typer.Exit(_exit_code(ledger.worst(outcome.status for outcome in outcomes.values())))
+    with _progress() as on_step:
+        entries = ledger.run(claims, on_step)
     if as_json:
         print(json.dumps(ledger.as_json(entries), indent=1, ensure_ascii=False))
-    elif axioms:
-        console.print(_axioms(entries))
     elif claim is not None:
         for entry in entries:
             _print_in_full(console, entry)
     else:
         console.print(_table(entries))
         _print_summary(console, entries)
-    status = ledger.worst(entry.status for entry in entries)
-    raise typer.Exit({"checked": 0, "failed": FAILED, "not checked here": INCOMPLETE}[status.value])
+    raise typer.Exit(_exit_code(ledger.worst(entry.status for entry in entries)))
 
 
-def _run(claims: "Sequence[Claim]") -> "list[Entry]":
-    from proofs import ledger
+def _exit_code(status: "Status") -> int:
+    return {"checked": 0, "failed": FAILED, "not checked here": INCOMPLETE}[status.value]
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        steps = len(
-            {piece for claim in claims for piece in claim.evidence if piece.kind in ("derivation", "certificate")}
-        )
-        task = progress.add_task("", total=steps + 1)
 
-        def on_step(name: str) -> None:
-            progress.update(task, description=name[:60].ljust(60), advance=1)
-
-        return ledger.run(claims, on_step)
+@contextmanager
+def _progress() -> "Iterator[Callable[[str], None]]":
+    """What is being checked and for how long, on standard error, where somebody sees it."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("")
+        yield lambda name: progress.update(task, description=name)
 
 
 def _table(entries: "Sequence[Entry]") -> Table:
@@ -138,16 +141,14 @@ def _rendered(line: "Line") -> str:
     return "\n".join((f"  {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
 
 
-def _axioms(entries: "Sequence[Entry]") -> Table:
+def _axioms(claims: "Mapping[str, str]", outcomes: "Mapping[str, Outcome]") -> Table:
+    """A row a theorem: its claim, whether it is checked, and the axioms that it stands on."""
     table = Table("claim", "theorem", "checked", "assumes", show_lines=True)
-    for entry in entries:
-        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True):
-            if piece.kind == "theorem":
-                said = outcome.status.value + (f": {outcome.reason}" if outcome.reason else "")
-                assumes = "\n".join(outcome.axioms)
-                if outcome.status.value == "checked" and not assumes:
-                    assumes = "nothing"
-                table.add_row(*map(_escaped, (entry.claim.name, piece.name, said, assumes)))
+    for name, outcome in outcomes.items():
+        said = outcome.status.value + (f": {outcome.reason}" if outcome.reason else "")
+        checked = outcome.status.value == "checked"
+        assumes = "\n".join(outcome.axioms) or ("nothing" if checked else "")
+        table.add_row(*map(_escaped, (claims[name], name, said, assumes)))
     return table
 
 

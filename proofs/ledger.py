@@ -58,7 +58,7 @@ class Entry:
 
 
 def run(claims: Sequence[Claim], on_step: OnStep = lambda _: None) -> list[Entry]:
-    """All evidence of the claims, re-run. `on_step` hears of every piece before it runs."""
+    """All evidence of the claims, re-run. `on_step` hears of every step before it is taken."""
     evidence = {piece: None for claim in claims for piece in claim.evidence}
     with _properties([piece.name for piece in evidence if isinstance(piece, Property)]) as properties:
         outcomes: dict[Evidence, Outcome] = {}
@@ -66,10 +66,7 @@ def run(claims: Sequence[Claim], on_step: OnStep = lambda _: None) -> list[Entry
             if isinstance(piece, Derivation | Certificate):
                 on_step(f"{piece.kind}: {piece.name}")
                 outcomes[piece] = argue(piece)
-        names = [piece.name for piece in evidence if isinstance(piece, Theorem)]
-        if names:
-            on_step("theorems: Rocq")
-        results = theorems(names)
+        results = theorems([piece.name for piece in evidence if isinstance(piece, Theorem)], on_step)
         on_step("properties: pytest")
         sampled = properties()
     for piece in evidence:
@@ -95,13 +92,12 @@ def argue(piece: Derivation | Certificate) -> Outcome:
     return Outcome(status, tuple(lines), reason, seconds=time.perf_counter() - start)
 
 
-def theorems(names: Sequence[str]) -> dict[str, Outcome]:
-    """What `proofs.rocq` reports of these theorems; an unknown name fails, an absent `proofs.rocq` checks nothing."""
+def theorems(names: Sequence[str], on_step: OnStep = lambda _: None) -> dict[str, Outcome]:
+    """What `proofs.rocq` reports of these theorems, all compiled at once; an unknown name fails."""
     if not names:
         return {}
-    if find_spec("proofs.rocq") is None:
-        return dict.fromkeys(names, Outcome(Status.NOT_HERE, reason="proofs.rocq is missing"))
-    checked: Mapping[str, TheoremResult] = import_module("proofs.rocq").check()
+    # Imported here: tests replace it, and a ledger without theorems does not need it.
+    checked: Mapping[str, TheoremResult] = import_module("proofs.rocq").check(on_step=on_step)
     unknown = Outcome(Status.FAILED, reason="no theorem of this name in proofs/rocq")
     return {
         name: unknown

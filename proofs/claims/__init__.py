@@ -4,7 +4,22 @@ from importlib import import_module
 
 from proofs.claim import Claim
 
-FILES = ("one_instance",)
+FILES: tuple[str, ...] = (
+    "one_instance",
+    "mini_batch",
+    "own_loss",
+    "weight_decay",
+    "momentum",
+    "earlier_layers",
+    "indefinite",
+    "soft_labels",
+    "kernel_machine",
+    "projection",
+    "cross_entropy",
+    "reshaping",
+    "convergence",
+    "proposition",
+)
 
 
 def load() -> tuple[Claim, ...]:

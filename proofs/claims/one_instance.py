@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from flint import arb_mat
 
 from proofs.certificates import kernel_step, less, mean_loss, rational_matrix, require, semidefinite
-from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
+from proofs.claim import Certificate, Claim, Derivation, Line, Property, Theorem, Verdict
 from proofs.claims.symbolic import SIZES, at_entries, collapse, identity, nonnegative, sp, vanishes, vanishes_at_sizes
 
 n, d, i, j, k, a, b = sp.symbols("n_c d_in i j k a b", integer=True, positive=True)
@@ -102,6 +102,10 @@ CLAIMS = (
             Derivation(slope_along_the_step),
             Derivation(residuals_of_one_label_never_oppose),
             Certificate(negative_form_raises_the_loss),
+            Theorem("convergence_theorem"),
+            Theorem("one_instance"),
+            Theorem("one_instance_any_step"),
+            Theorem("one_instance_strict"),
             Property(f"{CONDITIONS}::test_loss_of_one_instance_never_rises_where_the_instance_form_is_not_negative"),
             Property(f"{CONDITIONS}::test_loss_of_one_instance_rises_where_the_instance_form_is_negative"),
         ),
@@ -112,6 +116,6 @@ CLAIMS = (
         statement="The step lowers every term exp(f_j − f_i), because η·(a_i − a_j − y_i + y_j)·zᵀPz ≤ 0 for all j.",
         verdict=Verdict.HOLDS_IF,
         condition="zᵀPz ≥ 0: it needs nothing else, so P may be any positive semi-definite matrix, random ones too",
-        evidence=(Derivation(logits_move_along_the_residual), Derivation(margins_grow)),
+        evidence=(Derivation(logits_move_along_the_residual), Derivation(margins_grow), Theorem("margins_grow")),
     ),
 )

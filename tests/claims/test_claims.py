@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proofs import ledger
-from proofs.claim import Certificate, Claim, Derivation, Property, Status
+from proofs import ledger, rocq
+from proofs.claim import Certificate, Claim, Derivation, Property, Status, Theorem
 from proofs.claims import FILES, load
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +41,8 @@ def test_properties_named_as_evidence_exist() -> None:
         file, _, name = node.partition("::")
         functions = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
         assert name in {function.name for function in functions if isinstance(function, ast.FunctionDef)}, node
+
+
+def test_theorems_named_as_evidence_are_those_of_rocq() -> None:
+    named = {piece.name for claim in CLAIMS for piece in claim.evidence if isinstance(piece, Theorem)}
+    assert named == {theorem.name for theorem in rocq.THEOREMS}

@@ -1,6 +1,7 @@
 """The ledger says what became of every piece of evidence, in its table, in JSON and in its exit status."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,19 @@ from typer.testing import CliRunner
 
 from proofs import claims, ledger
 from proofs.__main__ import app
-from proofs.claim import Argument, Certificate, Claim, Derivation, Evidence, Line, Property, Status, Theorem, Verdict
+from proofs.claim import (
+    Argument,
+    Certificate,
+    Claim,
+    Derivation,
+    Evidence,
+    Line,
+    Outcome,
+    Property,
+    Status,
+    Theorem,
+    Verdict,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,10 +87,12 @@ def test_exit_status_is_zero_only_if_the_evidence_checks(
 
 def test_what_is_not_checked_here_is_neither_checked_nor_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "find_spec", {}.get)
+    absent = Outcome(Status.NOT_HERE, reason="no coqc")
+    monkeypatch.setattr(ledger, "theorems", lambda names, _: dict.fromkeys(names, absent))
     code, output = command(monkeypatch, (claim(Derivation(shows), Theorem("t"), Property("tests/a.py::b")),))
     assert code == 3
     assert "1 of 3 pieces of evidence checked" in output
-    assert "theorem t: not checked here" in output
+    assert "theorem t: not checked here: no coqc" in output
     assert "pytest and hypothesis not installed" in output
 
 
@@ -133,6 +148,23 @@ def test_a_property_is_checked_where_it_ran_and_passed(tmp_path: Path) -> None:
     assert outcomes["t.py::a"].seconds == 3
 
 
+def test_axioms_are_listed_theorem_by_theorem(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {
+        "t": Outcome(Status.CHECKED, axioms=("classic",)),
+        "u": Outcome(Status.CHECKED),
+        "v": Outcome(Status.FAILED, reason="planted"),
+    }
+    monkeypatch.setattr(ledger, "theorems", lambda names, _: {name: results[name] for name in names})
+    of = (claim(Derivation(breaks), Theorem("t"), Theorem("u")), claim(Derivation(shows), Theorem("v"), name="d"))
+    code, output = command(monkeypatch, of[:1], "--axioms")
+    assert code == 0
+    assert "classic" in output
+    assert "nothing" in output
+    code, output = command(monkeypatch, of, "--axioms")
+    assert code == 1
+    assert "failed: planted" in output
+
+
 @pytest.mark.slow
 def test_all_properties_run_in_one_process_and_unknown_nodes_fail() -> None:
     known = Property("tests/reference/test_conditions.py::test_an_indefinite_p_has_no_safe_learning_rate")
@@ -145,11 +177,13 @@ def test_all_properties_run_in_one_process_and_unknown_nodes_fail() -> None:
 @pytest.mark.slow
 def test_the_command_prints_the_ledger() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "proofs", "--claim", "margins-grow"],
+        [sys.executable, "-m", "proofs", "--claim", "each-instance-of-a-mini-batch"],
         cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert ("HOLDS_IF" in run.stdout and "⋅(p[j] + 1)" in run.stdout) or "p[j]" in run.stdout
+    assert "FAILS" in run.stdout
+    assert "2⋅uₖ⋅(Kₖₖ⋅uₖ + Kₖₗ⋅uₗ)" in run.stdout
