@@ -1,9 +1,9 @@
 """The machine-checked proofs: theorems in Rocq (Coq) on its standard library, and what checks them from scratch.
 
 `check()` compiles the sources in a temporary folder, so that no compiled file is ever trusted; refuses sources that
-assume or skip anything (`sources`); asks Rocq what the theorems of the table (`theorems`) stand on, and compares with the
-axioms of the real numbers. `enclosure` ties the definitions to numbers. `coqc` 8.16 is needed; without it nothing is
-checked, and the results say so.
+assume or skip anything (`sources`); asks Rocq what the theorems of the table (`theorems`) stand on, and compares that
+with the axioms of the real numbers. `enclosure` ties the definitions to numbers. Needs `coqc` 8.16; without it nothing
+is checked, and the results say so.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proofs.rocq import compiler, sources
-from proofs.rocq.compiler import NotCheckedHere, Refused
+from proofs.rocq.compiler import NotCheckedHereError, RefusedError
 from proofs.rocq.theorems import ALLOWED_AXIOMS, THEOREMS, Theorem
 
-__all__ = ["ALLOWED_AXIOMS", "FOLDER", "THEOREMS", "Checked", "NotCheckedHere", "Refused", "Theorem", "assumptions", "check"]
+__all__ = [
+    "ALLOWED_AXIOMS",
+    "FOLDER",
+    "THEOREMS",
+    "Checked",
+    "NotCheckedHereError",
+    "RefusedError",
+    "Theorem",
+    "assumptions",
+    "check",
+]
 
 FOLDER = Path(__file__).parent
 OnStep = Callable[[str], None]
@@ -59,9 +69,9 @@ def check(
                     extra = set(_ask(Path(scratch), [theorem])) - ALLOWED_AXIOMS
                     if extra:
                         reasons[theorem.name] = f"it assumes {', '.join(sorted(extra))}"
-        except NotCheckedHere as absent:
+        except NotCheckedHereError as absent:
             return {t.name: _checked(t, texts, "not checked here", str(absent), ()) for t in theorems}
-        except Refused as refusal:
+        except RefusedError as refusal:
             return {t.name: _checked(t, texts, "failed", str(refusal), ()) for t in theorems}
     return {
         t.name: _checked(t, texts, "failed" if t.name in reasons else "checked", reasons.get(t.name, ""), axioms)
@@ -74,12 +84,12 @@ def assumptions(
 ) -> dict[str, tuple[str, ...]]:
     """The axioms of each theorem by itself, by name: a second or two per theorem beside the compilation.
 
-    Raises NotCheckedHere without coqc, Refused where a theorem is not proved.
+    Raises NotCheckedHereError without coqc, RefusedError where a theorem is not proved.
     """
     with TemporaryDirectory(prefix="rocq") as scratch:
         reasons = _compile(Path(scratch), _texts(folder), theorems, on_step)
         if reasons:
-            raise Refused("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+            raise RefusedError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
         axioms = {}
         for theorem in theorems:
             on_step(f"Print Assumptions {theorem.name}")
@@ -91,15 +101,13 @@ def _texts(folder: Path) -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.v"))}
 
 
-def _compile(
-    scratch: Path, texts: dict[str, str], theorems: Sequence[Theorem], on_step: OnStep
-) -> dict[str, str]:
+def _compile(scratch: Path, texts: dict[str, str], theorems: Sequence[Theorem], on_step: OnStep) -> dict[str, str]:
     """Compile what the theorems need; the reason of each theorem, by name, that is not proved by that."""
     compiler.coqc()
     try:
         order = sources.in_order(texts, [theorem.file for theorem in theorems])
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise RefusedError(str(error)) from error
     broken: dict[str, str] = {}
     for name in order:
         wrong = sources.faults(texts[name])
@@ -113,7 +121,7 @@ def _compile(
             (scratch / f"{name}.v").write_text(texts[name], encoding="utf-8")
             try:
                 compiler.compile_source(scratch, name)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 broken[name] = str(refusal)
     reasons = {}
     for theorem in theorems:

@@ -11,8 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from proofs.rocq import FOLDER, compiler, sources
-from proofs.rocq.compiler import Refused
+from proofs.rocq import ALLOWED_AXIOMS, FOLDER, compiler, sources
+from proofs.rocq.compiler import RefusedError
 
 Rows = Sequence[Sequence[Fraction]]
 
@@ -58,7 +58,7 @@ def source(enclosures: Sequence[Enclosure]) -> str:
 def prove(enclosures: Sequence[Enclosure]) -> None:
     """Have Rocq prove all of them.
 
-    Raises Refused, naming the first that it cannot prove; NotCheckedHere without coqc or without coq-interval. An
+    Raises RefusedError, naming the first that it cannot prove; NotCheckedHereError without coqc or coq-interval. An
     enclosure within 2⁻¹⁰⁰ or so of the truth may be out of the tactic's reach.
     """
     with TemporaryDirectory(prefix="rocq") as scratch:
@@ -66,7 +66,7 @@ def prove(enclosures: Sequence[Enclosure]) -> None:
 
 
 def axioms(enclosures: Sequence[Enclosure]) -> tuple[str, ...]:
-    """What the proofs of `prove` stand on: the axioms of the real numbers and of machine integers. Raises as `prove`."""
+    """What the proofs stand on: the axioms of the real numbers and of machine integers. Raises as `prove`."""
     with TemporaryDirectory(prefix="rocq") as scratch:
         _compile(Path(scratch), enclosures)
         names = [f"{sources.OWN}.Drawn.enclosure_{k}" for k in range(len(enclosures))]
@@ -75,8 +75,6 @@ def axioms(enclosures: Sequence[Enclosure]) -> tuple[str, ...]:
 
 def is_allowed(axiom: str) -> bool:
     """Whether an axiom is one of the real numbers, or of the machine integers that `interval` computes with."""
-    from proofs.rocq.theorems import ALLOWED_AXIOMS
-
     return axiom in ALLOWED_AXIOMS or re.fullmatch(r"(PrimInt63|Uint63)\.\w+", axiom) is not None
 
 
@@ -86,16 +84,16 @@ def _compile(scratch: Path, enclosures: Sequence[Enclosure]) -> None:
     for name in sources.in_order(texts, ["Drawn"]):
         wrong = sources.faults(texts[name], ("Coq", "Interval", sources.OWN))
         if wrong:
-            raise Refused(f"{name}.v contains {'; '.join(wrong)}")
+            raise RefusedError(f"{name}.v contains {'; '.join(wrong)}")
         (scratch / f"{name}.v").write_text(texts[name], encoding="utf-8")
         try:
             compiler.compile_source(scratch, name)
-        except Refused as refusal:
+        except RefusedError as refusal:
             line = re.search(r"Drawn\.v\", line (\d+)", str(refusal))
             if line is None:
                 raise
             failed = enclosures[int(line.group(1)) - 2]
-            raise Refused(f"not proved: {failed.low} ≤ {failed.term} ≤ {failed.high}") from refusal
+            raise RefusedError(f"not proved: {failed.low} ≤ {failed.term} ≤ {failed.high}") from refusal
 
 
 def _number(value: Fraction) -> str:

@@ -9,9 +9,14 @@ from collections.abc import Collection, Mapping
 # Each of these states something without proof, stops a proof short, turns off a check of the kernel, or brings in code
 # or files that nobody has screened. The theorems need no sections, so their words are here as well.
 FORBIDDEN = frozenset(
-    "Abort Add Admit Admitted Axiom Axioms Cd Conjecture Conjectures Context Declare Drop Extraction Hypotheses "
-    "Hypothesis Load Parameter Parameters Primitive Register Set Unset Variable Variables admit bypass_check give_up "
-    "native_cast_no_check native_compute vm_cast_no_check vm_compute exact_no_check change_no_check".split()
+    {
+        *("Axiom", "Axioms", "Conjecture", "Conjectures", "Parameter", "Parameters", "Declare", "Primitive"),
+        *("Context", "Hypotheses", "Hypothesis", "Variable", "Variables"),
+        *("Abort", "Admit", "Admitted", "admit", "give_up"),
+        *("Set", "Unset", "bypass_check", "change_no_check", "exact_no_check"),
+        *("native_cast_no_check", "native_compute", "vm_cast_no_check", "vm_compute"),
+        *("Add", "Cd", "Drop", "Extraction", "Load", "Register"),
+    }
 )
 OWN = "KernelSGD"
 
@@ -47,7 +52,9 @@ def faults(text: str, libraries: Collection[str] = ("Coq", OWN)) -> list[str]:
     found = [f"the word {word}" for word in sorted(FORBIDDEN.intersection(_WORD.findall(code)))]
     for origin, modules in _REQUIRE.findall(code):
         if origin not in libraries:
-            found.append(f"a Require of {modules.strip()} from {origin or 'nowhere'}, expected one of {list(libraries)}")
+            found.append(
+                f"a Require of {modules.strip()} from {origin or 'nowhere'}, expected one of {list(libraries)}"
+            )
     return found
 
 

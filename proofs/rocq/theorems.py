@@ -23,7 +23,10 @@ class Theorem:
 
 THEOREMS = (
     Theorem(
-        "gradient_is_derivative", "Gradient", "Section 3.3, Eq. 6", "J's derivative in any direction D is ⟨(p − e_i)zᵀ, D⟩"
+        "gradient_is_derivative",
+        "Gradient",
+        "Section 3.3, Eq. 6",
+        "J's derivative in any direction D is ⟨(p − e_i)zᵀ, D⟩",
     ),
     Theorem("margins_grow", "OneInstance", CONVERGENCE, "where η ≥ 0 and zᵀPz ≥ 0, no margin f_i − f_j shrinks"),
     Theorem("one_instance_any_step", "OneInstance", CONVERGENCE, "zᵀPz ≥ 0 gives J(W') ≤ J(W) for every η ≥ 0"),
@@ -36,12 +39,20 @@ THEOREMS = (
     Theorem(
         "reshaped_inverse_one_instance", "Reshape", CONVERGENCE, "J(W') ≤ J(W) for P the reshaped inverse of any PSD H"
     ),
-    Theorem("frozen_column", "FrozenColumns", RESHAPING, "a column of W moves by η·G times P's column: not where that is 0"),
-    Theorem("frozen_forever", "FrozenColumns", RESHAPING, "columns of W beyond m never move, whatever G, η and the inverses"),
-    Theorem("log_sum_exp_half_smooth", "LogSumExp", ALGORITHM, "ln Σ exp(f + h) ≤ ln Σ exp f + ⟨softmax(f), h⟩ + ¼‖h‖²"),
+    Theorem(
+        "frozen_column", "FrozenColumns", RESHAPING, "a column of W moves by η·G times P's column: not where that is 0"
+    ),
+    Theorem(
+        "frozen_forever", "FrozenColumns", RESHAPING, "columns of W beyond m never move, whatever G, η and the inverses"
+    ),
+    Theorem(
+        "log_sum_exp_half_smooth", "LogSumExp", ALGORITHM, "ln Σ exp(f + h) ≤ ln Σ exp f + ⟨softmax(f), h⟩ + ¼‖h‖²"
+    ),
     Theorem("mini_batch", "MiniBatch", ALGORITHM, "for P PSD and η·λ_max(ZPZᵀ/m) ≤ 4, the mean loss does not rise"),
     Theorem("mini_batch_feature_gram", "MiniBatch", ALGORITHM, "… and ZPZᵀ PSD is enough, whatever P is"),
-    Theorem("four_cannot_be_raised", "Counterexample", ALGORITHM, "for every C > 4, η·λ_max ≤ C lets the mean loss rise"),
+    Theorem(
+        "four_cannot_be_raised", "Counterexample", ALGORITHM, "for every C > 4, η·λ_max ≤ C lets the mean loss rise"
+    ),
     Theorem(
         "loss_rises_on_the_whole_grid",
         "Counterexample",
@@ -50,13 +61,21 @@ THEOREMS = (
     ),
     Theorem("proposition", "Proposition", PROPOSITION, "‖Ŵ* − Ŵ‖ ≤ ‖W* − W‖ for all W*, W if and only if H ≤ I"),
     Theorem(
-        "proposition_under_the_trace_assumption", "Proposition", PROPOSITION, "trace H = Σπ ≤ 1/n_c is sufficient for Eq. 8"
+        "proposition_under_the_trace_assumption",
+        "Proposition",
+        PROPOSITION,
+        "trace H = Σπ ≤ 1/n_c is sufficient for Eq. 8",
     ),
     Theorem("rbf_trace", "Proposition", PROPOSITION, "the trace of an n × n RBF matrix is n"),
     Theorem(
-        "rbf_never_meets_the_trace_assumption", "Proposition", PROPOSITION, "an RBF matrix never has Σπ ≤ 1/n_c for n_c ≥ 2"
+        "rbf_never_meets_the_trace_assumption",
+        "Proposition",
+        PROPOSITION,
+        "an RBF matrix never has Σπ ≤ 1/n_c for n_c ≥ 2",
     ),
-    Theorem("rbf_never_at_most_identity", "Proposition", PROPOSITION, "an RBF matrix of n ≥ 2 instances never has H ≤ I"),
+    Theorem(
+        "rbf_never_at_most_identity", "Proposition", PROPOSITION, "an RBF matrix of n ≥ 2 instances never has H ≤ I"
+    ),
 )
 
 # What the real numbers of the standard library stand on: excluded middle, two forms of it for sets of numbers, and the
