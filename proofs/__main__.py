@@ -30,6 +30,7 @@ def proofs(
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")] = False,
     axioms: Annotated[bool, Option("--axioms", help="What each Rocq theorem assumes.")] = False,
+    sentences: Annotated[bool, Option("--sentences", help="The paper's sentences and their claims.")] = False,
 ) -> None:
     """Re-run the evidence of every claim of the paper and print the ledger.
 
@@ -47,6 +48,9 @@ def proofs(
             _stop(f"--claim: expected one of {', '.join(each.name for each in load())}; got {claim!r}")
 
     console = _console()
+    if sentences:
+        console.print(_sentences())
+        return
     if axioms:
         names = {piece.name: each.name for each in claims for piece in each.evidence if piece.kind == "theorem"}
         with _progress() as on_step:
@@ -117,12 +121,16 @@ def _print_summary(console: Console, entries: "Sequence[Entry]") -> None:
 
 
 def _print_in_full(console: Console, entry: "Entry") -> None:
+    from proofs.claims.tables import sentences
+
     claim = entry.claim
     console.print(f"[bold]{_escaped(claim.name)}[/]  {_escaped(claim.where)}", highlight=False)
     console.print(f"[{COLOURS[claim.verdict.value]}]{claim.verdict.value}[/]", highlight=False)
     _say(console, f"statement: {claim.statement}")
     if claim.condition:
         _say(console, f"condition: {claim.condition}")
+    for sentence in (each for each in sentences() if claim.name in each.claims):
+        _say(console, f"  “{sentence.words}”, {sentence.section}")
     for piece, outcome in zip(claim.evidence, entry.outcomes, strict=True):
         _say(console, f"\n{piece.kind}: {piece.name}  {MARKS[outcome.status.value]}  {outcome.reason}".rstrip())
         for line in outcome.lines:
@@ -139,6 +147,15 @@ def _rendered(line: "Line") -> str:
 
     formula = sympy.pretty(line[1], use_unicode=True, num_columns=10_000)
     return "\n".join((f"  {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
+
+
+def _sentences() -> Table:
+    from proofs.claims.tables import sentences
+
+    table = Table("section", "words of the paper", "claims")
+    for sentence in sentences():
+        table.add_row(sentence.section, _escaped(sentence.words), ", ".join(sentence.claims) or "no numbers to check")
+    return table
 
 
 def _axioms(claims: "Mapping[str, str]", outcomes: "Mapping[str, Outcome]") -> Table:

@@ -97,8 +97,11 @@ def shown(value: Exact | arb) -> str:
     """A short exact number as it is, a long one or a ball in decimals, with its radius unless negligible."""
     if isinstance(value, arb):
         return str(value.str(SHOWN_DIGITS, radius=value.rel_accuracy_bits() < 4 * SHOWN_DIGITS))
-    text = str(exact(value))
-    return text if len(text) <= SHOWN_DIGITS else str(arb(exact(value)).str(SHOWN_DIGITS, radius=False))
+    number = exact(value)
+    if number.q != 1 and 100 % number.q == 0:
+        return f"{float(Fraction(int(number.p), int(number.q))):.{1 if 10 % number.q == 0 else 2}f}"
+    text = str(number)
+    return text if len(text) <= SHOWN_DIGITS else str(arb(number).str(SHOWN_DIGITS, radius=False))
 
 
 def definiteness(A: arb_mat) -> Answer:

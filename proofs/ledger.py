@@ -22,6 +22,7 @@ from flint import ctx
 
 from proofs.certificates import PRECISION
 from proofs.claim import Certificate, Claim, Derivation, Evidence, Line, Outcome, Property, Status, Theorem
+from proofs.claims.tables import sentences
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,6 +124,11 @@ def as_json(entries: Sequence[Entry]) -> dict[str, Any]:
                 "statement": entry.claim.statement,
                 "verdict": entry.claim.verdict.value,
                 "condition": entry.claim.condition,
+                "sentences": [
+                    {"section": sentence.section, "words": sentence.words}
+                    for sentence in sentences()
+                    if entry.claim.name in sentence.claims
+                ],
                 "evidence": [
                     _evidence_as_json(piece, outcome)
                     for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True)

@@ -19,6 +19,14 @@ FILES: tuple[str, ...] = (
     "reshaping",
     "convergence",
     "proposition",
+    "memory",
+    "speed",
+    "accuracy",
+    "entries",
+    "batch_size",
+    "kernels",
+    "cost",
+    "saddles",
 )
 
 

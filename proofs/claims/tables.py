@@ -34,6 +34,20 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A few words of a sentence of the paper, where it stands, and the names of the claims that check it."""
+
+    section: str
+    words: str
+    claims: tuple[str, ...]
+
+
+def sentences() -> tuple[Sentence, ...]:
+    """The paper's checkable sentences in its order; without claims where there are no numbers to check them against."""
+    return tuple(Sentence(row["section"], row["words"], tuple(row["claims"].split())) for row in rows("sentences"))
+
+
 def figures(name: str, column: str) -> dict[tuple[str, str], Figure]:
     """{(data, optimizer): mean ± standard deviation} of one column, cells that are empty left out."""
     return {
@@ -58,3 +72,8 @@ def squared_t(left: Figure, right: Figure) -> Fraction:
     It has between 4 and 8 degrees of freedom; at the 5 % level no test calls two means different below t² = 5.3.
     """
     return (left.mean - right.mean) ** 2 / (left.squared_error + right.squared_error)
+
+
+def rounds_to(value: Fraction, printed: Fraction, digit: Fraction) -> bool:
+    """Whether a printed number can be the value, rounded to its last digit."""
+    return abs(value - printed) <= digit / 2
