@@ -3,12 +3,10 @@
 
     Two instances (m = 2) of the two classes, with the raw inputs 0 and 1/100 and the same feature z = 1 (d_in = 1).
     The mean loss is even in u = W_0 − W_1, and one step takes u to u − η P tanh(u/2): so far past the minimum 0
-    that |u| grows. P is the reshaped inverse of the RBF matrix, 1 / (1 − exp(−2γ·10⁻⁴)), and larger than 5000/γ.
-
-    The same two instances show that the 4 of MiniBatch.v cannot be raised: η P = C > 4 lets the loss rise near 0. *)
+    that |u| grows. P is the reshaped inverse of the RBF matrix, 1 / (1 − exp(−2γ·10⁻⁴)), and larger than 5000/γ. *)
 
 From Coq Require Import Reals Lra Lia Arith.
-From KernelSGD Require Import Definitions OneInstance Reshape MiniBatch.
+From KernelSGD Require Import Definitions OneInstance Reshape.
 Open Scope R_scope.
 
 Definition same_feature : matrix := fun _ _ => 1.
@@ -32,24 +30,27 @@ Proof.
   - rewrite Rplus_comm. f_equal; [rewrite <- exp_0|]; f_equal; ring.
 Qed.
 
-(** ln((1 + e^−v)(1 + e^v)) = ln(2 + e^v + e^−v) grows with v > 0. *)
-Lemma two_sided_loss_as_one_log v : two_sided_loss v = ln (2 + (exp v + / exp v)) / 2.
+(** e^v + e^−v grows with v > 0. *)
+Lemma exp_plus_inverse_increases u v : 0 < u -> u < v -> exp u + exp (- u) < exp v + exp (- v).
 Proof.
-  assert (0 < exp v) by apply exp_pos. assert (0 < exp (- v)) by apply exp_pos.
-  unfold two_sided_loss. rewrite <- ln_mult by lra. do 2 f_equal. rewrite exp_Ropp. field. lra.
-Qed.
-
-Lemma two_sided_loss_increases u v : 0 < u -> u < v -> two_sided_loss u < two_sided_loss v.
-Proof.
-  intros u_pos larger. rewrite !two_sided_loss_as_one_log.
+  intros u_pos larger. rewrite !exp_Ropp.
   assert (1 < exp u) by (rewrite <- exp_0; apply exp_increasing; assumption).
   assert (above : exp u < exp v) by (apply exp_increasing; assumption).
-  assert (grow : exp u + / exp u < exp v + / exp v).
-  { assert (exp u <> 0) by lra. assert (exp v <> 0) by lra.
-    replace (exp v + / exp v) with (exp u + / exp u + (exp v - exp u) * (1 - / (exp u * exp v))) by (field; lra).
-    assert (/ (exp u * exp v) < 1) by (rewrite <- Rinv_1; apply Rinv_lt_contravar; nra). nra. }
-  assert (0 < exp u + / exp u) by (assert (0 < / exp u) by (apply Rinv_0_lt_compat; lra); lra).
-  apply Rmult_lt_compat_r; [lra|]. apply ln_increasing; lra.
+  assert (exp u <> 0) by lra. assert (exp v <> 0) by lra.
+  replace (exp v + / exp v) with (exp u + / exp u + (exp v - exp u) * (1 - / (exp u * exp v))) by (field; lra).
+  assert (/ (exp u * exp v) < 1) by (rewrite <- Rinv_1; apply Rinv_lt_contravar; nra). nra.
+Qed.
+
+(** The mean loss is ln((1 + e^−v)(1 + e^v)) / 2 = ln(2 + e^v + e^−v) / 2. *)
+Lemma two_sided_loss_increases u v : 0 < u -> u < v -> two_sided_loss u < two_sided_loss v.
+Proof.
+  intros u_pos larger.
+  assert (one_log : forall w, two_sided_loss w = ln (2 + (exp w + exp (- w))) / 2).
+  { intros w. assert (0 < exp w) by apply exp_pos. assert (0 < exp (- w)) by apply exp_pos.
+    unfold two_sided_loss. rewrite <- ln_mult by lra. do 2 f_equal. rewrite exp_Ropp. field. lra. }
+  assert (grow := exp_plus_inverse_increases u v u_pos larger).
+  assert (0 < exp u) by apply exp_pos. assert (0 < exp (- u)) by apply exp_pos.
+  rewrite !one_log. apply Rmult_lt_compat_r; [lra|]. apply ln_increasing; lra.
 Qed.
 
 Lemma two_sided_loss_even v : two_sided_loss (- v) = two_sided_loss v.
@@ -97,22 +98,6 @@ Proof.
   assert (1 + u < exp u) by (apply exp_ineq1; lra).
   apply Rlt_le_trans with (C * (exp u - 1)); [|apply Rmult_le_compat_r; lra].
   replace C with (4 + 2 * u) by (unfold u; field). nra.
-Qed.
-
-(** No constant above 4 will do in [mini_batch], even with P = I. *)
-Theorem four_cannot_be_raised C :
-  4 < C ->
-  exists (eta : R) (W : matrix),
-    (0 <= eta) /\
-    (forall v, eta * quadratic_form 2 (feature_gram 1 same_feature one_hot) v <= C * INR 2 * square_norm 2 v) /\
-    J_batch 2 1 2 same_feature opposite_labels W
-    < J_batch 2 1 2 same_feature opposite_labels
-        (step 1 eta W (gradient_batch 2 1 2 same_feature opposite_labels W) one_hot).
-Proof.
-  intros above. exists C, (weights ((C - 4) / 2)). split; [lra|split].
-  - intros v. unfold quadratic_form, feature_gram, square_norm, same_feature, one_hot. simpl.
-    assert (0 <= (v 0%nat - v 1%nat) * (v 0%nat - v 1%nat)) by apply Rle_0_sqr. nra.
-  - apply above_four_overshoots; [assumption|]. rewrite one_hot_same. lra.
 Qed.
 
 (** The raw inputs 0 and 1/100. *)

@@ -2,8 +2,8 @@
 
     In words: ln Σ exp f_j is ½-smooth,
         ln Σ exp(f_j + h_j) ≤ ln Σ exp f_j + ⟨softmax(f), h⟩ + ¼ ‖h‖²,
-    because no eigenvalue of its Hessian diag(p) − p pᵀ exceeds ½. Not in the paper, which looks at one instance; the
-    mini-batch theorem rests on it. *)
+    because no eigenvalue of its Hessian diag(p) − p pᵀ exceeds ½; and with all h_j in [a, b], ⅛ (b − a)² takes the place
+    of ¼ ‖h‖² (Hoeffding's lemma). Not in the paper, which looks at one instance; the mini-batch theorems rest on it. *)
 
 From Coq Require Import Reals Lra Lia Arith.
 From KernelSGD Require Import Definitions.
@@ -66,6 +66,21 @@ Proof.
   - unfold Rdiv. rewrite <- sum_scale_right. apply sum_le; intros j _.
     assert (0 <= (2 * p j - 1) * (2 * p j - 1)) by apply Rle_0_sqr.
     assert (0 <= h j * h j) by apply Rle_0_sqr. nra.
+Qed.
+
+(** A variance is at most a quarter of the squared range (Popoviciu): Σ p_j (h_j − a)(b − h_j) ≥ 0. *)
+Lemma variance_le_range n p h a b :
+  (Σ j < n, p j) = 1 -> (forall j, 0 <= p j) -> (forall j, (j < n)%nat -> a <= h j <= b) ->
+  variance n p h <= (b - a) * (b - a) / 4.
+Proof.
+  intros total nonneg within. change (sum n p = 1) in total. unfold variance.
+  set (mean := Σ j < n, p j * h j).
+  assert (between : 0 <= (Σ j < n, ((a + b) * (p j * h j) - a * b * p j - p j * (h j * h j)))).
+  { apply sum_nonneg; intros j inside. specialize (within j inside). specialize (nonneg j).
+    replace ((a + b) * (p j * h j) - a * b * p j - p j * (h j * h j)) with (p j * ((h j - a) * (b - h j))) by ring.
+    apply Rmult_le_pos; [assumption|]. apply Rmult_le_pos; lra. }
+  rewrite !sum_minus, !sum_scale, total in between. fold mean in between.
+  assert (0 <= (2 * mean - (a + b)) * (2 * mean - (a + b))) by apply Rle_0_sqr. nra.
 Qed.
 
 (** d/dt Σ c_j exp(f_j + t h_j) = Σ c_j h_j exp(f_j + t h_j). *)
@@ -131,36 +146,37 @@ Proof.
     + unfold Rdiv. rewrite plain, <- sum_scale_right. apply sum_ext; intros j _. unfold softmax, Rdiv. ring.
 Qed.
 
-Theorem log_sum_exp_half_smooth n f h :
+(** A bound V on the variance of h, under whatever probabilities, bounds the second order term by V / 2. *)
+Lemma log_sum_exp_smooth n f h V :
   (0 < n)%nat ->
-  ln (Σ j < n, exp (f j + h j))
-  <= ln (Σ j < n, exp (f j)) + (Σ j < n, softmax n f j * h j) + / 4 * square_norm n h.
+  (forall p, (Σ j < n, p j) = 1 -> (forall j, 0 <= p j) -> variance n p h <= V) ->
+  ln (Σ j < n, exp (f j + h j)) <= ln (Σ j < n, exp (f j)) + (Σ j < n, softmax n f j * h j) + V / 2.
 Proof.
-  intros some.
+  intros some bounded.
   set (L := fun t => ln (Σ j < n, exp (f j + t * h j))).
   set (L' := fun t => Σ j < n, softmax n (fun l => f l + t * h l) j * h j).
   set (L'' := fun t => variance n (softmax n (fun l => f l + t * h l)) h).
-  assert (curved : forall t, L'' t <= square_norm n h / 2).
-  { intros t. apply variance_le_half; [apply softmax_total; assumption|].
+  assert (curved : forall t, L'' t <= V).
+  { intros t. apply bounded; [apply softmax_total; assumption|].
     intros j. left. apply softmax_pos. assumption. }
   (* the mean value theorem, for L and again for L' *)
-  assert (gap : L 1 - (L 0 + L' 0 + / 4 * square_norm n h) <= 0).
-  { set (phi := fun t => L t - (t * L' 0 + / 4 * square_norm n h * (t * t))).
-    set (phi' := fun t => L' t - (L' 0 + / 4 * square_norm n h * (2 * t))).
+  assert (gap : L 1 - (L 0 + L' 0 + V / 2) <= 0).
+  { set (phi := fun t => L t - (t * L' 0 + V / 2 * (t * t))).
+    set (phi' := fun t => L' t - (L' 0 + V / 2 * (2 * t))).
     destruct (MVT_cor2 phi phi' 0 1) as [t [value between]]; [lra| |].
     - intros t _. unfold phi, phi'.
-      apply (derivable_pt_lim_minus L (fun t => t * L' 0 + / 4 * square_norm n h * (t * t))).
+      apply (derivable_pt_lim_minus L (fun t => t * L' 0 + V / 2 * (t * t))).
       + apply derivable_log_sum_exp. assumption.
-      + replace (L' 0 + / 4 * square_norm n h * (2 * t))
-          with ((1 * L' 0 + t * 0) + / 4 * square_norm n h * (1 * t + t * 1)) by ring.
-        apply (derivable_pt_lim_plus (fun t => t * L' 0) (fun t => / 4 * square_norm n h * (t * t))).
+      + replace (L' 0 + V / 2 * (2 * t))
+          with ((1 * L' 0 + t * 0) + V / 2 * (1 * t + t * 1)) by ring.
+        apply (derivable_pt_lim_plus (fun t => t * L' 0) (fun t => V / 2 * (t * t))).
         * apply (derivable_pt_lim_mult id (fun _ => L' 0)); [apply derivable_pt_lim_id|apply derivable_pt_lim_const].
         * apply (derivable_pt_lim_scal (fun t => t * t)).
           apply (derivable_pt_lim_mult id id); apply derivable_pt_lim_id.
     - destruct (MVT_cor2 L' L'' 0 t) as [s [slope _]]; [lra| |].
       + intros s _. apply derivable_mean. assumption.
       + specialize (curved s). unfold phi, phi' in value.
-        assert (L' t - L' 0 <= square_norm n h / 2 * t) by (rewrite slope; nra).
+        assert (L' t - L' 0 <= V * t) by (rewrite slope; nra).
         lra. }
   assert (start : L 0 = ln (Σ j < n, exp (f j))).
   { unfold L. f_equal. apply sum_ext; intros j _. f_equal. ring. }
@@ -171,4 +187,22 @@ Proof.
     rewrite (sum_ext n (fun l => exp (f l + 0 * h l)) (fun l => exp (f l))) by (intros; f_equal; ring).
     rewrite Rmult_0_l, Rplus_0_r. reflexivity. }
   rewrite start, finish, slope in gap. lra.
+Qed.
+
+Theorem log_sum_exp_half_smooth n f h :
+  (0 < n)%nat ->
+  ln (Σ j < n, exp (f j + h j))
+  <= ln (Σ j < n, exp (f j)) + (Σ j < n, softmax n f j * h j) + / 4 * square_norm n h.
+Proof.
+  intros some. replace (/ 4 * square_norm n h) with (square_norm n h / 2 / 2) by field.
+  apply log_sum_exp_smooth; [assumption|]. intros p total nonneg. apply variance_le_half; assumption.
+Qed.
+
+Theorem log_sum_exp_range n f h a b :
+  (0 < n)%nat -> (forall j, (j < n)%nat -> a <= h j <= b) ->
+  ln (Σ j < n, exp (f j + h j))
+  <= ln (Σ j < n, exp (f j)) + (Σ j < n, softmax n f j * h j) + / 8 * ((b - a) * (b - a)).
+Proof.
+  intros some within. replace (/ 8 * ((b - a) * (b - a))) with ((b - a) * (b - a) / 4 / 2) by field.
+  apply log_sum_exp_smooth; [assumption|]. intros p total nonneg. apply variance_le_range; assumption.
 Qed.

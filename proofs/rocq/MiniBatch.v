@@ -2,10 +2,10 @@
 
     In words: with K = Z P Zᵀ symmetric and positive semi-definite (P is enough), the step does not raise the mean loss,
     whatever W, the labels and n_c, if η λ_max(K / m) ≤ 4. The bound on the eigenvalues is written as
-    η vᵀKv ≤ 4 m ‖v‖² for all v. Counterexample.v shows that it cannot be left out, and that 4 cannot be raised. *)
+    η vᵀKv ≤ 4 m ‖v‖² for all v. Counterexample.v shows that it cannot be left out, Sharpness.v that 4 cannot be raised. *)
 
 From Coq Require Import Reals Lra Lia Arith.
-From KernelSGD Require Import Definitions LogSumExp OneInstance.
+From KernelSGD Require Import Definitions QuadraticForms LogSumExp OneInstance.
 Open Scope R_scope.
 
 (** Z P Zᵀ, m × m. *)
@@ -39,39 +39,6 @@ Proof.
       rewrite <- sum_scale, <- sum_scale_right. reflexivity.
 Qed.
 
-(** K v. *)
-Definition product (m : nat) (K : matrix) (v : vector) : vector := fun k => Σ l < m, K k l * v l.
-
-Lemma quadratic_form_product m K v : quadratic_form m K v = (Σ k < m, v k * product m K v k).
-Proof.
-  unfold quadratic_form, product. apply sum_ext; intros k _. rewrite <- sum_scale. apply sum_ext; intros; ring.
-Qed.
-
-Lemma product_symmetric m K v w :
-  symmetric m K -> (Σ k < m, v k * product m K w k) = (Σ k < m, w k * product m K v k).
-Proof.
-  intros same. unfold product.
-  rewrite (sum_ext m (fun k => v k * (Σ l < m, K k l * w l)) (fun k => Σ l < m, v k * (K k l * w l)))
-    by (intros; symmetry; apply sum_scale).
-  rewrite sum_swap. apply sum_ext; intros l column. rewrite <- sum_scale. apply sum_ext; intros k row.
-  rewrite (same k l) by assumption. ring.
-Qed.
-
-Lemma quadratic_form_line m K v w t :
-  symmetric m K ->
-  quadratic_form m K (fun k => v k + t * w k)
-  = quadratic_form m K v + 2 * t * (Σ k < m, w k * product m K v k) + t * t * quadratic_form m K w.
-Proof.
-  intros same. rewrite !quadratic_form_product.
-  rewrite (sum_ext m (fun k => (v k + t * w k) * product m K (fun k => v k + t * w k) k)
-             (fun k => v k * product m K v k + t * (v k * product m K w k)
-                       + (t * (w k * product m K v k) + t * t * (w k * product m K w k)))).
-  - rewrite !sum_plus, !sum_scale, (product_symmetric m K v w) by assumption. ring.
-  - intros k _.
-    replace (product m K (fun k => v k + t * w k) k) with (product m K v k + t * product m K w k); [ring|].
-    unfold product. rewrite <- sum_scale, <- sum_plus. apply sum_ext; intros; ring.
-Qed.
-
 (** 0 ≤ K ≤ c I gives ‖Kv‖² ≤ c vᵀKv: look at the form at v − Kv / c. *)
 Lemma square_norm_product m K c v :
   0 < c -> symmetric m K -> positive_semidefinite m K ->
@@ -90,20 +57,19 @@ Proof.
   replace (/ c * (c * quadratic_form m K v)) with (quadratic_form m K v) by (field; lra). lra.
 Qed.
 
-(** The ½-smoothness of log-sum-exp in the words of the loss. *)
-Lemma cross_entropy_upper_bound n_c f f' i :
+(** A bound B on the second order term of log-sum-exp is one on that of the loss. *)
+Lemma cross_entropy_upper_bound n_c f f' i B :
   (i < n_c)%nat ->
-  cross_entropy n_c f' i
-  <= cross_entropy n_c f i + (Σ j < n_c, residual n_c f i j * (f' j - f j))
-     + / 4 * square_norm n_c (fun j => f' j - f j).
+  ln (Σ j < n_c, exp (f j + (f' j - f j)))
+    <= ln (Σ j < n_c, exp (f j)) + (Σ j < n_c, softmax n_c f j * (f' j - f j)) + B ->
+  cross_entropy n_c f' i <= cross_entropy n_c f i + (Σ j < n_c, residual n_c f i j * (f' j - f j)) + B.
 Proof.
-  intros label. set (h := fun j => f' j - f j).
-  assert (smooth := log_sum_exp_half_smooth n_c f h ltac:(lia)).
-  rewrite (sum_ext n_c (fun j => exp (f j + h j)) (fun j => exp (f' j))) in smooth
-    by (intros; f_equal; unfold h; ring).
+  intros label smooth. set (h := fun j => f' j - f j).
+  rewrite (sum_ext n_c (fun j => exp (f j + (f' j - f j))) (fun j => exp (f' j))) in smooth
+    by (intros; f_equal; ring).
   unfold cross_entropy.
-  replace (Σ j < n_c, residual n_c f i j * (f' j - f j)) with ((Σ j < n_c, softmax n_c f j * h j) - (f' i - f i)).
-  - fold h. lra.
+  replace (Σ j < n_c, residual n_c f i j * (f' j - f j)) with ((Σ j < n_c, softmax n_c f j * (f' j - f j)) - (f' i - f i)).
+  - lra.
   - change (f' i - f i) with (h i). rewrite <- (sum_one_hot n_c i h), <- sum_minus by assumption.
     apply sum_ext; intros; unfold residual, h; ring.
 Qed.
@@ -169,7 +135,10 @@ Proof.
       + (Σ j < n_c, (r k j * - product m K (fun l => r l j) k
                      + / 4 * (product m K (fun l => r l j) k * product m K (fun l => r l j) k))))).
   - apply sum_le; intros k inside. unfold J.
-    eapply Rle_trans; [apply (cross_entropy_upper_bound n_c (logits d_in W (Z k))); apply labels; assumption|].
+    assert (label := labels k inside).
+    eapply Rle_trans.
+    { apply (cross_entropy_upper_bound n_c (logits d_in W (Z k))); [assumption|].
+      apply (log_sum_exp_half_smooth n_c _ (fun j => logits d_in W' (Z k) j - logits d_in W (Z k) j)). lia. }
     rewrite sum_plus, <- Rplus_assoc. apply Req_le.
     assert (move : forall j, logits d_in W' (Z k) j - logits d_in W (Z k) j = - product m K (fun l => r l j) k).
     { intros j. unfold W'. rewrite logits_after_batch_step by assumption. unfold K, r. ring. }
@@ -193,4 +162,41 @@ Proof.
   intros some labels eta_nonneg same psd bound. apply mini_batch_feature_gram; try assumption.
   - apply feature_gram_symmetric. assumption.
   - apply feature_gram_psd. assumption.
+Qed.
+
+(** A bound that looks at the residuals R (m × n_c) of this W and these labels: with h = K R / m, the step −η h of the
+    logits, η Σ_k (max_j h_kj − min_j h_kj)² ≤ 8 Σ_k Σ_j R_kj h_kj is enough. K need not be semi-definite. *)
+Theorem mini_batch_of_these_residuals n_c d_in m Z y W eta P low high :
+  (0 < m)%nat -> (forall k, (k < m)%nat -> (y k < n_c)%nat) -> 0 <= eta -> symmetric d_in P ->
+  let R k j := residual n_c (logits d_in W (Z k)) (y k) j in
+  let h k j := product m (feature_gram d_in Z P) (fun l => R l j) k / INR m in
+  (forall k j, (k < m)%nat -> (j < n_c)%nat -> low k <= h k j <= high k) ->
+  eta * (Σ k < m, (high k - low k) * (high k - low k)) <= 8 * (Σ k < m, Σ j < n_c, R k j * h k j) ->
+  J_batch n_c d_in m Z y (step d_in eta W (gradient_batch n_c d_in m Z y W) P) <= J_batch n_c d_in m Z y W.
+Proof.
+  intros some labels eta_nonneg P_symmetric R h within small.
+  assert (m_pos : 0 < INR m) by (apply lt_0_INR; assumption).
+  assert (inv_pos : 0 < / INR m) by (apply Rinv_0_lt_compat; assumption).
+  assert (same := feature_gram_symmetric d_in m Z P P_symmetric).
+  set (W' := step d_in eta W (gradient_batch n_c d_in m Z y W) P).
+  assert (move : forall k j, (k < m)%nat -> logits d_in W' (Z k) j - logits d_in W (Z k) j = - eta * h k j).
+  { intros k j inside. unfold W'. rewrite logits_after_batch_step by assumption.
+    replace (product m (fun k l => eta / INR m * feature_gram d_in Z P k l)
+               (fun l => residual n_c (logits d_in W (Z l)) (y l) j) k) with (eta * h k j); [ring|].
+    unfold h, product, Rdiv. rewrite <- sum_scale_right, <- sum_scale. apply sum_ext; intros; unfold R; ring. }
+  unfold J_batch, Rdiv. apply Rmult_le_compat_r; [lra|].
+  apply Rle_trans with (Σ k < m, (J n_c d_in (Z k) (y k) W
+      + (- eta * (Σ j < n_c, R k j * h k j) + eta * eta / 8 * ((high k - low k) * (high k - low k))))).
+  - apply sum_le; intros k inside. assert (label := labels k inside). unfold J.
+    eapply Rle_trans.
+    { apply (cross_entropy_upper_bound n_c (logits d_in W (Z k))); [assumption|].
+      apply (log_sum_exp_range n_c _ (fun j => logits d_in W' (Z k) j - logits d_in W (Z k) j)
+               (- eta * high k) (- eta * low k)); [lia|].
+      intros j class. rewrite move by assumption. specialize (within k j inside class). split; nra. }
+    rewrite Rplus_assoc. apply Req_le. f_equal. f_equal; [|field].
+    rewrite <- sum_scale. apply sum_ext; intros j _. rewrite move by assumption. unfold R. ring.
+  - rewrite sum_plus, sum_plus, !sum_scale.
+    assert (eta * (eta * (Σ k < m, (high k - low k) * (high k - low k)))
+            <= eta * (8 * (Σ k < m, Σ j < n_c, R k j * h k j))) by (apply Rmult_le_compat_l; assumption).
+    lra.
 Qed.

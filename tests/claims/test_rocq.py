@@ -144,6 +144,7 @@ def test_axiom_of_a_library_that_is_not_on_the_list_fails(tmp_path: Path) -> Non
     assert "constructive_indefinite_description" in result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("coqc")
 def test_only_the_theorem_that_assumes_too_much_fails(tmp_path: Path) -> None:
     (tmp_path / "Sound.v").write_text("Theorem sound : 1 = 1.\nProof. reflexivity. Qed.\n")
@@ -172,30 +173,31 @@ def test_what_is_not_proved_fails_with_its_reason(tmp_path: Path, text: str, rea
     assert reason in result.reason
 
 
-DAMAGE = [
-    (
-        "Proposition",
-        "proposition",
-        "<= square_norm n v.\n\nDefinition trace",
-        "<= 2 * square_norm n v.\n\nDefinition trace",
-    ),
-    ("Proposition", "rbf_trace", "= INR n.", "= 1."),
-    ("LogSumExp", "log_sum_exp_half_smooth", "+ / 4 * square_norm n h.\nProof", "+ / 5 * square_norm n h.\nProof"),
-    ("Sums", "rbf_trace", "(** Sums are", "Axiom easy : 0 = 1.\n(** Sums are"),
-]
+# The file, a theorem that it breaks, and what is put in place of what.
+DAMAGE = {
+    "4.01 for 4": ("MiniBatch", "mini_batch", "<= 4 * INR m *", "<= 401 / 100 * INR m *"),
+    "8.1 for 8": ("MiniBatch", "mini_batch_of_these_residuals", "low k)) <= 8 *", "low k)) <= 81 / 10 *"),
+    "above 3.9 for above 4": ("Sharpness", "four_cannot_be_raised", "4 < C", "39 / 10 < C"),
+    "a fifth for a quarter": ("LogSumExp", "log_sum_exp_half_smooth", "/ 4 * square_norm n h", "/ 5 * square_norm n h"),
+    "2 I for I": ("Proposition", "proposition", "v <= square_norm n v.", "v <= 2 * square_norm n v."),
+    "trace 1 for n": ("Proposition", "rbf_trace", "(rbf_gram gamma d x) = INR n.", "(rbf_gram gamma d x) = 1."),
+    "an unused axiom": ("Sums", "rbf_trace", "(** Sums are", "Axiom easy : 0 = 1.\n(** Sums are"),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("coqc")
-@pytest.mark.parametrize(("file", "name", "old", "new"), DAMAGE)
-def test_damage_to_a_statement_is_noticed(tmp_path: Path, file: str, name: str, old: str, new: str) -> None:
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
+    file, name, old, new = DAMAGE[damage]
     for path in rocq.FOLDER.glob("*.v"):
         shutil.copy(path, tmp_path)
     text = (tmp_path / f"{file}.v").read_text(encoding="utf-8")
-    assert text.count(old) == 1
+    assert old in text
     (tmp_path / f"{file}.v").write_text(text.replace(old, new), encoding="utf-8")
-    table = [theorem for theorem in rocq.THEOREMS if theorem.name == name]
-    assert rocq.check(tmp_path, table)[name].status == "failed"
+    result = rocq.check(tmp_path, [theorem for theorem in rocq.THEOREMS if theorem.name == name])[name]
+    assert result.status == "failed"
+    assert f"{file}.v" in result.reason
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def enclosures(seed: int) -> list[Enclosure]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("coqc")
 def test_definitions_at_drawn_inputs_enclose_what_reference_returns() -> None:
-    drawn = [claim for seed in range(6) for claim in enclosures(seed)]
+    drawn = [claim for seed in range(4) for claim in enclosures(seed)]
     # Within 10⁻¹¹ of each other: to enclose is to say something.
     assert all(claim.high - claim.low < Fraction(1, 10**11) * (1 + abs(claim.high)) for claim in drawn)
     try:
