@@ -203,6 +203,9 @@ CLAIMS = (
             Theorem("loss_rises_on_the_whole_grid"),
             Property(f"{CONDITIONS}::test_loss_does_not_rise_up_to_four_over_the_largest_eigenvalue"),
             Property(
+                "tests/claims/test_properties.py::test_max_learning_rate_of_the_reference_is_four_over_the_exact_eigenvalue"
+            ),
+            Property(
                 "tests/claims/test_properties.py::test_mini_batch_step_of_torch_does_not_raise_the_loss_up_to_the_bound"
             ),
             Property("tests/claims/test_properties.py::test_the_step_of_reference_encloses_eq_5"),
@@ -233,6 +236,7 @@ CLAIMS = (
             Derivation(the_sharper_bound),
             Certificate(the_sharper_bound_allows_more),
             Property(f"{CONDITIONS}::test_loss_does_not_rise_up_to_the_sharp_learning_rate"),
+            Property("tests/claims/test_properties.py::test_sharp_learning_rate_of_the_reference_is_the_exact_formula"),
             Property(f"{CONDITIONS}::test_sharp_learning_rate_is_never_below_the_one_for_all_labels"),
             Property("tests/gpu/test_monotone.py::test_a_monotone_step_of_the_last_layer_does_not_raise_the_loss"),
         ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flint import arb_mat
 
 from proofs.certificates import ball, gradient, less, mean_loss
-from proofs.claim import Certificate, Claim, Derivation, Line, Verdict
+from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
 from proofs.claims.one_instance import residuals_of_one_label_never_oppose, slope_along_the_step
 from proofs.claims.symbolic import SIZES, at_rationals, nonnegative, sp, vanishes
 
@@ -79,6 +79,7 @@ CLAIMS = (
             Derivation(no_learning_rate_is_small_enough),
             Certificate(the_next_instance_pays_for_the_last_one),
             Certificate(a_repeated_mini_batch_overshoots),
+            Property("tests/claims/test_properties.py::test_momentum_is_safe_where_one_instance_is_repeated"),
         ),
     ),
 )

@@ -108,6 +108,7 @@ CLAIMS = (
             Theorem("one_instance_strict"),
             Property(f"{CONDITIONS}::test_loss_of_one_instance_never_rises_where_the_instance_form_is_not_negative"),
             Property(f"{CONDITIONS}::test_loss_of_one_instance_rises_where_the_instance_form_is_negative"),
+            Property("tests/claims/test_properties.py::test_instance_form_of_the_reference_is_the_exact_one"),
         ),
     ),
     Claim(
@@ -116,6 +117,11 @@ CLAIMS = (
         statement="The step lowers every term exp(f_j − f_i), because η·(a_i − a_j − y_i + y_j)·zᵀPz ≤ 0 for all j.",
         verdict=Verdict.HOLDS_IF,
         condition="zᵀPz ≥ 0: it needs nothing else, so P may be any positive semi-definite matrix, random ones too",
-        evidence=(Derivation(logits_move_along_the_residual), Derivation(margins_grow), Theorem("margins_grow")),
+        evidence=(
+            Derivation(logits_move_along_the_residual),
+            Derivation(margins_grow),
+            Theorem("margins_grow"),
+            Property("tests/claims/test_properties.py::test_margins_of_one_instance_never_shrink"),
+        ),
     ),
 )

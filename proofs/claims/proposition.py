@@ -170,6 +170,10 @@ CLAIMS = (
         statement="The optimum is closer in the projected space, so a better solution is more likely to be found.",
         verdict=Verdict.FAILS,
         condition="the distance is a matter of units: H → cH with η → cη gives the same iterates and any distance",
-        evidence=(Derivation(rescaling_changes_eq_8_and_nothing_else), Certificate(one_trajectory_two_answers)),
+        evidence=(
+            Derivation(rescaling_changes_eq_8_and_nothing_else),
+            Certificate(one_trajectory_two_answers),
+            Property("tests/claims/test_properties.py::test_rescaling_kernel_and_learning_rate_leaves_the_step"),
+        ),
     ),
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flint import arb
 
 from proofs.certificates import ball, cross_entropy, less
-from proofs.claim import Certificate, Claim, Derivation, Line, Verdict
+from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
 from proofs.claims.mini_batch import (
     BOUND,
     a_variance_is_at_most_half_a_squared_norm,
@@ -58,6 +58,7 @@ CLAIMS = (
             Derivation(no_rise_up_to_four_over_the_largest_eigenvalue),
             Derivation(four_is_reached_in_the_limit),
             Certificate(one_instance_with_a_soft_label_can_rise),
+            Property("tests/claims/test_properties.py::test_soft_labels_do_not_raise_the_loss_up_to_four"),
         ),
     ),
 )

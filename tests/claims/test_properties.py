@@ -6,7 +6,7 @@ What the symbolic formula gives in balls at the drawn input is what `reference` 
 from fractions import Fraction
 
 import numpy as np
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -154,3 +154,121 @@ def test_eq_8_holds_where_no_eigenvalue_exceeds_one_and_fails_along_the_largest_
         assert np.linalg.norm(W @ root) > np.linalg.norm(W)
     else:
         assert np.linalg.norm(W @ root) <= np.linalg.norm(W) * (1 + 1e-9)
+
+
+def rationals(A: Array) -> fmpq_mat:
+    return fmpq_mat([[fmpq(*x.as_integer_ratio()) for x in row] for row in A.tolist()])
+
+
+def logit_kernel(Z: Array, P: Array) -> fmpq_mat:
+    """ZPZᵀ/m, exactly."""
+    z = rationals(Z)
+    return z * rationals(P) * z.transpose() / len(Z)
+
+
+@given(layers())
+def test_instance_form_of_the_reference_is_the_exact_one(layer: tuple[Array, Array, Array, NDArray[np.int64]]) -> None:
+    """zᵀPz of small integers over 4 has no rounding."""
+    _, Z, P, _ = layer
+    exact = logit_kernel(Z[:1], P)[0, 0]
+    assert fmpq(*conditions.instance_form(Z[0], P).as_integer_ratio()) == exact
+
+
+@given(layers())
+def test_max_learning_rate_of_the_reference_is_four_over_the_exact_eigenvalue(
+    layer: tuple[Array, Array, Array, NDArray[np.int64]],
+) -> None:
+    """4/η·I − ZPZᵀ/m is positive semi-definite just below the η returned, and no longer just above it."""
+    _, Z, P, _ = layer
+    lr, K = conditions.max_learning_rate(Z, P), logit_kernel(Z, P)
+    if lr > 1e9:  # K = 0, but for rounding
+        assert float(np.abs(Z @ P @ Z.T).max()) < 1e-9
+        return
+    eye = rationals(np.eye(len(Z)))
+    below, above = (4 / (fmpq(*lr.as_integer_ratio()) * fmpq(10**9 + sign, 10**9)) for sign in (-1, 1))
+    assert certificates.semidefinite(eye * below - K)
+    assert not certificates.semidefinite(eye * above - K)
+
+
+@given(layers())
+def test_sharp_learning_rate_of_the_reference_is_the_exact_formula(
+    layer: tuple[Array, Array, Array, NDArray[np.int64]],
+) -> None:
+    """8⟨R, KR⟩/Σ_k range((KR)_k)² in rational numbers at the residual given."""
+    W, Z, P, y = layer
+    R = len(Z) * reference.softmax_cross_entropy(Z @ W.T, y)[1]
+    residual = rationals(R)
+    change = (logit_kernel(Z, P) * residual).tolist()
+    spread = sum(((max(row) - min(row)) ** 2 for row in change), fmpq(0))
+    pairs = zip(residual.tolist(), change, strict=True)
+    slope = sum((a * b for rows in pairs for a, b in zip(*rows, strict=True)), fmpq(0))
+    size = float(np.abs(R).max() * np.abs(Z @ P @ Z.T).max())
+    # Where KR cancels to nothing, both are quotients of roundings.
+    total, square = (Fraction(int(x.p), int(x.q)) for x in (slope, spread))
+    if square > 1e-12 * size**2 and total > 1e-6 * size:
+        exact = float(8 * total / square)
+        assert abs(conditions.sharp_learning_rate(Z, P, R) - exact) <= 1e-4 * exact
+
+
+@given(layers(), st.sampled_from((1e-4, 0.1, 10.0)))
+def test_margins_of_one_instance_never_shrink(layer: tuple[Array, Array, Array, NDArray[np.int64]], lr: float) -> None:
+    W, Z, P, y = layer
+    z, label = Z[:1], y[:1]
+    d = reference.softmax_cross_entropy(z @ W.T, label)[1]
+    after = reference.kernel_sgd_step(W, reference.weight_gradient(d, z), P, lr)
+    change = ((rationals(after) - rationals(W)) * rationals(z).transpose()).tolist()
+    rounding = 1e3 * U * (1 + lr * float(np.abs(P).sum()) * (1 + float(np.abs(z).max()) ** 2))
+    assert all(change[label[0]][0] - x >= -fmpq(*rounding.as_integer_ratio()) for (x,) in change)
+
+
+@given(layers(), st.data(), st.sampled_from((1.0, 0.5, 1e-3)))
+def test_soft_labels_do_not_raise_the_loss_up_to_four(
+    layer: tuple[Array, Array, Array, NDArray[np.int64]], data: st.DataObject, fraction: float
+) -> None:
+    W, Z, P, _ = layer
+    z = Z[:1]
+    weights = np.array([data.draw(st.integers(0, 4)) for _ in W], float) + 1e-3
+    y = weights / weights.sum()
+    form = conditions.instance_form(z[0], P)
+    lr = fraction * 4 / form if form > 0 else 1.0
+    p = reference.softmax_cross_entropy(z @ W.T, np.array([0]))[1] + np.eye(1, len(W))
+    after = reference.kernel_sgd_step(W, reference.weight_gradient(p - y, z), P, lr)
+
+    def loss(W: Array) -> arb:
+        f = certificates.logits(exactly(W), exactly(z)).tolist()[0]
+        return sum((certificates.cross_entropy(f, j) * arb(y_j) for j, y_j in enumerate(y.tolist())), arb(0))
+
+    with ctx.workprec(256):
+        rise = loss(after) - loss(W)
+        assert rise <= 1e4 * U * (1 + lr * float(np.abs(P).sum()) * (1 + float(np.abs(z).max()) ** 2))
+
+
+@given(layers(), st.sampled_from((1e-4, 0.1, 1.0)), st.sampled_from((0.5, 0.9, 0.99)))
+def test_momentum_is_safe_where_one_instance_is_repeated(
+    layer: tuple[Array, Array, Array, NDArray[np.int64]], lr: float, momentum: float
+) -> None:
+    W, Z, P, y = layer
+    z, label, V = Z[:1], y[:1], np.zeros_like(W)
+    for _ in range(5):
+        before, d = reference.softmax_cross_entropy(z @ W.T, label)
+        V = momentum * V + reference.weight_gradient(d, z) @ P
+        W = reference.kernel_sgd_step(W, V, np.eye(len(P)), lr)
+        after, _ = reference.softmax_cross_entropy(z @ W.T, label)
+        size = float(np.abs(W).max() * np.abs(z).sum()) + lr * float(np.abs(P).sum() * np.abs(z).max() ** 2)
+        assert after <= before + 1e3 * U * (1 + size)
+
+
+@given(layers(), st.integers(-8, 8), st.sampled_from((1e-4, 0.1)))
+def test_rescaling_kernel_and_learning_rate_leaves_the_step(
+    layer: tuple[Array, Array, Array, NDArray[np.int64]], exponent: int, lr: float
+) -> None:
+    """H → cH, η → cη for c = 4^exponent, of which the Cholesky factor has an exact root."""
+    W, _, H, _ = layer
+    H, c = H + np.eye(len(H)), 4.0**exponent
+    steps = [
+        reference.kernel_sgd_step(
+            W, W, reference.reshape_inverse(reference.inverse_gram(scale * H), len(H)), scale * lr
+        )
+        for scale in (1.0, c)
+    ]
+    assert np.array_equal(*steps)
