@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -39,13 +39,17 @@ def proofs(
     try:
         from proofs import ledger
         from proofs.claims import load
+
+        claims = load()
     except ModuleNotFoundError as error:
+        if error.name not in ("flint", "sympy"):
+            raise
         _stop(f"{error.name} is not installed (pip install 'kernel-sgd[proofs]')")
-    claims = load()
     if claim is not None:
+        known = [each.name for each in claims]
         claims = tuple(each for each in claims if each.name == claim)
         if not claims:
-            _stop(f"--claim: expected one of {', '.join(each.name for each in load())}; got {claim!r}")
+            _stop(f"--claim: expected one of {', '.join(known)}; got {claim!r}")
 
     console = _console()
     if sentences:
@@ -134,18 +138,18 @@ def _print_in_full(console: Console, entry: "Entry") -> None:
     for piece, outcome in zip(claim.evidence, entry.outcomes, strict=True):
         _say(console, f"\n{piece.kind}: {piece.name}  {MARKS[outcome.status.value]}  {outcome.reason}".rstrip())
         for line in outcome.lines:
-            _say(console, _rendered(line))
+            _say(console, _rendered(line, console.width - 6 if console.is_terminal else 10_000))
         for axiom in outcome.axioms:
             _say(console, f"  assumes {axiom}")
 
 
-def _rendered(line: "Line") -> str:
-    """A line of an argument, its mathematics in Unicode, indented."""
+def _rendered(line: "Line", columns: int) -> str:
+    """A line of an argument, its mathematics in Unicode, indented; formulas wider than the columns are broken."""
     if isinstance(line, str):
         return f"  {line}"
     import sympy  # type: ignore[import-untyped]
 
-    formula = sympy.pretty(line[1], use_unicode=True, num_columns=10_000)
+    formula = sympy.pretty(line[1], use_unicode=True, num_columns=columns)
     return "\n".join((f"  {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
 
 
@@ -183,7 +187,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def _stop(message: str) -> None:
+def _stop(message: str) -> NoReturn:
     Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(USAGE)
 

@@ -13,6 +13,7 @@ FILES: tuple[str, ...] = (
     "earlier_layers",
     "indefinite",
     "soft_labels",
+    "bias_and_ridge",
     "kernel_machine",
     "projection",
     "cross_entropy",

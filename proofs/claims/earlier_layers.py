@@ -6,7 +6,7 @@ from flint import arb, fmpq
 
 from proofs.certificates import ball, cross_entropy, less, softmax
 from proofs.claim import Certificate, Claim, Derivation, Line, Verdict
-from proofs.claims.symbolic import identity, sp
+from proofs.claims.symbolic import identity, sp, vanishes
 
 PIXELS = 3 * 32 * 32
 
@@ -24,6 +24,24 @@ def moving_both_layers_adds_a_term_of_second_order() -> Iterator[Line]:
         4 * eta * c * N * w**2 + 4 * eta**2 * c**2 * N * w * h,
     )
     yield "With wh < 0 the last term is negative and grows with η²N, the others with η or ηN·w²"
+
+
+def two_linear_layers_have_a_sharp_bound() -> Iterator[Line]:
+    """h² + 2N·w² + 2ηcN·wh is ≥ 0 for all w, h just where η²c²N ≤ 2; c < 1 comes as near to 1 as one likes."""
+    w, h, eta, c, N = sp.symbols("w h η c N", positive=True)
+    form = h**2 + 2 * N * w**2 + 2 * eta * c * N * w * h
+    yield "The margin changes by 2ηc times, N = ‖x‖²", form
+    square = (h + eta * c * N * w) ** 2 + N * w**2 * (2 - eta**2 * c**2 * N)
+    yield identity("completed to a square", sp.expand(form), sp.expand(square))
+    yield vanishes(
+        "at h = −ηcNw it has the sign of 2 − η²c²N",
+        square.subs(h, -eta * c * N * w) - N * w**2 * (2 - eta**2 * c**2 * N),
+    )
+    margin = sp.Symbol("x", positive=True)
+    yield identity(
+        "c = 1 − σ(−x) of a margin −x, as x grows", sp.limit(1 / (1 + sp.exp(-margin)), margin, sp.oo), sp.Integer(1)
+    )
+    yield "so J(W') ≤ J(W) for all w, h just where η·‖x‖ ≤ √2"
 
 
 def a_white_image_gets_a_higher_loss() -> Iterator[Line]:
@@ -44,11 +62,12 @@ CLAIMS = (
     Claim(
         name="earlier-layers-moving",
         where="3.2, Algorithm 1, lines 7 to 11, with 3.3, Eq. 7",
-        statement="A step of Algorithm 1, which moves the earlier layers as well, does not raise its instance's loss.",
+        statement="A step of Algorithm 1, which moves the earlier layers too, does not raise its instance's loss.",
         verdict=Verdict.FAILS,
-        condition="holds to first order in η; for given weights it needs an η below a bound that depends on all layers",
+        condition="to first order in η; two linear layers, one unit, two classes, P = 1: just where η·‖x‖ ≤ √2",
         evidence=(
             Derivation(moving_both_layers_adds_a_term_of_second_order),
+            Derivation(two_linear_layers_have_a_sharp_bound),
             Certificate(a_white_image_gets_a_higher_loss),
         ),
     ),

@@ -173,7 +173,7 @@ CLAIMS = (
         where="2, after Eq. 2",
         statement="The Hessian of Eq. 2 in α is equal to the kernel matrix.",
         verdict=Verdict.HOLDS_IF,
-        condition="l'' = 0 (affine, or hinge off its kinks) and λ = 1; in general it is (1/n)·K·diag(l'')·K + λK",
+        condition="λ = 1 and l'' = 0 (affine; hinge off its kinks) unless K is diagonal; else it is KDK/n + λK",
         evidence=(
             Derivation(hessian_for_any_loss),
             Derivation(curvature_of_the_usual_losses),

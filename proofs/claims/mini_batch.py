@@ -235,6 +235,8 @@ CLAIMS = (
             Derivation(a_variance_is_at_most_half_a_squared_norm),
             Derivation(the_sharper_bound),
             Certificate(the_sharper_bound_allows_more),
+            Theorem("log_sum_exp_range"),
+            Theorem("mini_batch_of_these_residuals"),
             Property(f"{CONDITIONS}::test_loss_does_not_rise_up_to_the_sharp_learning_rate"),
             Property("tests/claims/test_properties.py::test_sharp_learning_rate_of_the_reference_is_the_exact_formula"),
             Property(f"{CONDITIONS}::test_sharp_learning_rate_is_never_below_the_one_for_all_labels"),

@@ -143,6 +143,8 @@ CLAIMS = (
             Derivation(the_truncated_inverse_inverts_a_schur_complement),
             Derivation(and_dominates_the_inverse_of_the_truncated_matrix),
             Certificate(strictly_so_for_two_inputs),
+            Theorem("truncated_inverse_is_of_schur_complement"),
+            Theorem("truncated_inverse_dominates"),
             Property(f"{RESHAPE}::test_leading_block_of_the_inverse_is_at_least_the_inverse_of_the_leading_block"),
             Property(f"{RESHAPE}::test_inverse_of_the_leading_block_of_the_inverse_is_the_schur_complement"),
         ),

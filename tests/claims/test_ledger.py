@@ -124,6 +124,20 @@ def test_one_claim_is_printed_in_full_and_an_unknown_one_is_a_usage_error(monkey
     assert command(monkeypatch, two, "--claim", "e")[0] == 2
 
 
+@pytest.mark.parametrize("package", ["sympy", "flint"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(package: str) -> None:
+    code = f"""
+import runpy, sys
+sys.modules[{package!r}] = None
+sys.argv = ["proofs"]
+runpy.run_module("proofs", run_name="__main__")
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert f"{package} is not installed" in run.stderr
+    assert "kernel-sgd[proofs]" in run.stderr
+
+
 def test_two_claims_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "FILES", ("one_instance", "one_instance"))
     with pytest.raises(ValueError, match="twice"):
