@@ -26,6 +26,7 @@ def a_bias_adds_ones_to_the_kernel() -> Iterator[Line]:
     together = -eta * sp.Sum((K[k, r] + 1 / m) * R[r, j], (r, 1, m))
     yield "F'_kj − F_kj", together
     yield vanishes_at_sizes("weights and bias together", moved - together, m, {k: 1, j: 1})
+    yield "one instance: its logits move along the residual by s = η(zᵀPz + 1), and the sign of s decides, as without"
 
 
 def a_bias_lowers_the_bound() -> Iterator[Line]:
@@ -84,7 +85,10 @@ CLAIMS = (
         where="3.1, Eq. 5, with H + ρI in place of H",
         statement="A ridge makes a given learning rate safe, whatever the kernel matrix, W and labels.",
         verdict=Verdict.HOLDS_IF,
-        condition=f"ρ ≥ ηλ/{BOUND}, λ = λ_max(ZᵀZ/m); with a separate bias ηλ/({BOUND} − η), η < {BOUND}",
+        condition=(
+            f"ρ ≥ ηλ/{BOUND}, λ = λ_max(ZᵀZ/m); with a separate bias ρ ≥ ηλ/({BOUND} − η) and η < {BOUND}; "
+            "the smallest that does for every H ⪰ 0"
+        ),
         evidence=(
             Derivation(a_ridge_bounds_the_inverse),
             Derivation(no_rise_up_to_four_over_the_largest_eigenvalue),

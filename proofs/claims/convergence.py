@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flint import arb, arb_mat, fmpq
 
 from proofs.certificates import ball, gradient, kernel_step, less, mean_loss, require
-from proofs.claim import Certificate, Claim, Derivation, Line, Verdict
+from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
 from proofs.claims.one_instance import residuals_of_one_label_never_oppose, slope_along_the_step
 from proofs.claims.symbolic import identity, sp, vanishes
 
@@ -88,6 +88,7 @@ CLAIMS = (
             Derivation(monotone_and_bounded),
             Derivation(two_instances_cycle),
             Certificate(the_cycle_is_real),
+            Property("tests/claims/test_properties.py::test_training_on_two_instances_in_turn_runs_into_the_cycle"),
         ),
     ),
     Claim(
@@ -95,7 +96,7 @@ CLAIMS = (
         where='3.1 (reshaping "guarantees the training converged") and 3.3',
         statement="Where Kernel SGD converges, it has reached a stationary point.",
         verdict=Verdict.FAILS,
-        condition="needs P ≻ 0; with padding, G·P = 0 is possible with G ≠ 0",
+        condition="needs P ≻ 0 and one J; with padding, G·P = 0 is possible with G ≠ 0",
         evidence=(Derivation(monotone_and_bounded), Certificate(a_stuck_network)),
     ),
     Claim(

@@ -173,7 +173,10 @@ CLAIMS = (
         where="2, after Eq. 2",
         statement="The Hessian of Eq. 2 in α is equal to the kernel matrix.",
         verdict=Verdict.HOLDS_IF,
-        condition="λ = 1 and l'' = 0 (affine; hinge off its kinks) unless K is diagonal; else it is KDK/n + λK",
+        condition=(
+            "l'' = 0 and λ = 1 (affine loss; hinge off its kinks), just then if no row of K is diagonal; "
+            "in general it is K·diag(l'')·K/n + λK"
+        ),
         evidence=(
             Derivation(hessian_for_any_loss),
             Derivation(curvature_of_the_usual_losses),

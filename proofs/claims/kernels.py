@@ -57,7 +57,10 @@ CLAIMS = (
         where="4.5, random PSD matrix",
         statement="That H is a kernel matrix makes training converge; a random positive semi-definite matrix does not.",
         verdict=Verdict.FAILS,
-        condition="the theorem needs zᵀPz ≥ 0 alone: random matrices too; 10.07 % became 50 to 60 % as published",
+        condition=(
+            "the theorem asks for zᵀPz ≥ 0 alone, so it says the same of a random positive semi-definite matrix; "
+            "its 10.07 % became 50 to 60 % as published"
+        ),
         evidence=(
             Derivation(slope_along_the_step),
             Derivation(residuals_of_one_label_never_oppose),

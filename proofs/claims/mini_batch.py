@@ -191,7 +191,10 @@ CLAIMS = (
         where="3.3, Eq. 7, with Algorithm 1",
         statement="The step of the last layer does not raise the mean loss of its mini-batch.",
         verdict=Verdict.HOLDS_IF,
-        condition=f"P ⪰ 0 and η·λ_max(ZPZᵀ/m) ≤ {BOUND}, whatever W, labels and n_c; fails on the paper's whole grid",
+        condition=(
+            f"P ⪰ 0 and η·λ_max(ZPZᵀ/m) ≤ {BOUND}, whatever W, labels and n_c; "
+            "for every η and γ of the paper's grid there are mini-batches for which it fails"
+        ),
         evidence=(
             Derivation(the_step_moves_the_logits_by_the_kernel),
             Derivation(the_second_derivative_is_a_variance),
@@ -201,6 +204,7 @@ CLAIMS = (
             Theorem("mini_batch"),
             Theorem("mini_batch_feature_gram"),
             Theorem("loss_rises_on_the_whole_grid"),
+            Property("tests/claims/test_properties.py::test_the_counterexample_of_the_grid_raises_the_computed_loss"),
             Property(f"{CONDITIONS}::test_loss_does_not_rise_up_to_four_over_the_largest_eigenvalue"),
             Property(
                 "tests/claims/test_properties.py::test_max_learning_rate_of_the_reference_is_four_over_the_exact_eigenvalue"
@@ -214,7 +218,7 @@ CLAIMS = (
     Claim(
         name="mini-batch-constant",
         where="3.3, Eq. 7, with Algorithm 1",
-        statement=f"No constant above {BOUND} can replace it, for any number of classes n_c ≥ 2.",
+        statement=f"In η·λ_max(ZPZᵀ/m) ≤ {BOUND} no larger constant will do, for any number of classes n_c ≥ 2.",
         verdict=Verdict.HOLDS,
         condition="",
         evidence=(

@@ -136,7 +136,10 @@ CLAIMS = (
     Claim(
         name="truncated-inverse",
         where="3.1, ii",
-        statement="Removing the last rows and columns of H⁻¹ gives the inverse for the first d_in instances.",
+        statement=(
+            "Removing the last m − d_in rows and columns of H⁻¹ gives the inverse of the kernel matrix "
+            "of the first d_in instances."
+        ),
         verdict=Verdict.FAILS,
         condition="it inverts a Schur complement, of all m instances, and dominates that inverse; equal if H₁₂ = 0",
         evidence=(
@@ -174,7 +177,10 @@ CLAIMS = (
     Claim(
         name="order-independence",
         where="3.1, i and ii, with Algorithm 1, line 3",
-        statement="The step depends on the mini-batch as a set, and on the network as a function.",
+        statement=(
+            "The step depends on the mini-batch as a set and on the network as a function, "
+            "not on the order of instances or hidden units."
+        ),
         verdict=Verdict.FAILS,
         condition="row a of H⁻¹ meets hidden unit a by position: smallest cases m = 3, d_in = 1; m = 1, d_in = 2",
         evidence=(

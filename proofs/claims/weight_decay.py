@@ -9,7 +9,11 @@ from flint import arb, arb_mat, fmpq
 
 from proofs.certificates import ball, gradient, less, mean_loss
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
-from proofs.claims.mini_batch import a_variance_is_at_most_half_a_squared_norm, the_second_derivative_is_a_variance
+from proofs.claims.mini_batch import (
+    GRID,
+    a_variance_is_at_most_half_a_squared_norm,
+    the_second_derivative_is_a_variance,
+)
 from proofs.claims.symbolic import SIZES, at_rationals, identity, nonnegative, sp, vanishes, vanishes_at_sizes
 
 BOUND = 4
@@ -83,9 +87,10 @@ def decoupled_decay_raises_the_objective() -> Iterator[Line]:
     """m = 1 in d_in = 2: the second feature is frozen for G, and decays all the same."""
     W, Z, labels = arb_mat([[0, 1], [0, 0]]), arb_mat([[0, 1]]), [0]
     P = arb_mat([[1, 0], [0, 0]])
-    after = W - gradient(W, Z, labels) * P * ball("0.1") - W * ball("0.1") * ball(DECAY)
-    yield "z = (0, 1), P = diag(1, 0), W = [[0, 1], [0, 0]], label 0, η = 0.1, λ = 10⁻⁴"
-    yield less("Φ(W)", _objective(W, Z, labels), "Φ(W')", _objective(after, Z, labels))
+    yield "z = (0, 1), P = diag(1, 0), W = [[0, 1], [0, 0]], label 0, λ = 10⁻⁴"
+    for lr in GRID:
+        after = W - gradient(W, Z, labels) * P * ball(lr) - W * ball(lr) * ball(DECAY)
+        yield less(f"η = {lr}: Φ(W)", _objective(W, Z, labels), "Φ(W')", _objective(after, Z, labels))
 
 
 def _preconditioned(W: arb_mat, Z: arb_mat, labels: list[int], P: arb_mat, lr: str) -> arb_mat:

@@ -4,8 +4,10 @@ What the symbolic formula gives in balls at the drawn input is what `reference` 
 """
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import pytest
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -272,3 +274,29 @@ def test_rescaling_kernel_and_learning_rate_leaves_the_step(
         for scale in (1.0, c)
     ]
     assert np.array_equal(*steps)
+
+
+@pytest.mark.parametrize("lr", strategies.PAPER_GRID)
+@pytest.mark.parametrize("gamma", strategies.PAPER_GRID)
+@pytest.mark.parametrize("backend", [reference, torch_ops], ids=lambda backend: backend.name)
+def test_the_counterexample_of_the_grid_raises_the_computed_loss(backend: Any, gamma: float, lr: float) -> None:
+    """x₁ = (1, 0) of class 0, x₂ = (1, 1/1000) of class 1, features = inputs, W = [[1, 0], [0, 0]]."""
+    X, W = (backend.from_numpy(np.array(rows), "float64") for rows in ([[1, 0], [1, 1e-3]], [[1.0, 0], [0, 0]]))
+    y = backend.from_numpy(np.array([0, 1]), "float64")
+    P = backend.reshape_inverse(backend.inverse_gram(backend.gram(X, gamma=gamma)), 2)
+    before, d = backend.softmax_cross_entropy(X @ W.T, y)
+    after, _ = backend.softmax_cross_entropy(X @ backend.kernel_sgd_step(W, backend.weight_gradient(d, X), P, lr).T, y)
+    assert float(after) > 100 * float(before)
+
+
+@given(st.floats(-3, 3))
+def test_training_on_two_instances_in_turn_runs_into_the_cycle(start: float) -> None:
+    """z = 1, labels 0 and 1 in turn, H = 1, η = 0.1: the margin ends between −c and c, c in (0.0512, 0.0513)."""
+    W, z, P = np.array([[start / 2], [-start / 2]]), np.ones((1, 1)), np.ones((1, 1))
+    margins = []
+    for step in range(400):
+        d = reference.softmax_cross_entropy(z @ W.T, np.array([step % 2]))[1]
+        W = reference.kernel_sgd_step(W, reference.weight_gradient(d, z), P, 0.1)
+        margins.append(W[0, 0] - W[1, 0])
+    assert 0.0512 < margins[-2] < 0.0513
+    assert -0.0513 < margins[-1] < -0.0512
