@@ -122,6 +122,31 @@ def _print_summary(console: Console, entries: "Sequence[Entry]") -> None:
     for name, piece, outcome in pieces:
         if outcome.status.value != "checked":
             _say(console, f"{name}: {piece.kind} {piece.name}: {outcome.status.value}: {outcome.reason}")
+    _print_limits(console, entries)
+
+
+def _print_limits(console: Console, entries: "Sequence[Entry]") -> None:
+    """What is not proved: what each verdict stands on beside the arithmetic that has just run."""
+    kinds = {entry.claim.name: {piece.kind for piece in entry.claim.evidence} for entry in entries}
+    proved = [name for name, has in kinds.items() if "theorem" in has]
+    derived = [name for name, has in kinds.items() if "theorem" not in has and "derivation" in has]
+    computed = [name for name, has in kinds.items() if not has & {"theorem", "derivation"}]
+    properties = {piece.name for entry in entries for piece in entry.claim.evidence if piece.kind == "property"}
+    _say(console, "\nwhat is not proved:")
+    _say(
+        console,
+        f"- Rocq proves theorems for {len(proved)} claims (--axioms: what it assumes): {', '.join(proved)}",
+    )
+    _say(
+        console,
+        f"- {len(derived)} rest on equations that SymPy checks and on the words between them, which nobody checks "
+        f"(--claim marks what is checked): {', '.join(derived)}",
+    )
+    _say(
+        console,
+        f"- {len(computed)} are arithmetic on numbers, the paper's tables or one example: {', '.join(computed)}",
+    )
+    _say(console, f"- that the code does what is proved is sampled, by {len(properties)} property tests")
 
 
 def _print_in_full(console: Console, entry: "Entry") -> None:
@@ -144,13 +169,16 @@ def _print_in_full(console: Console, entry: "Entry") -> None:
 
 
 def _rendered(line: "Line", columns: int) -> str:
-    """A line of an argument, its mathematics in Unicode, indented; formulas wider than the columns are broken."""
+    """A line of an argument, marked where it has been proved as it ran; formulas in Unicode, broken at the columns."""
+    from proofs.ledger import is_proved
+
+    mark = MARKS["checked"] if is_proved(line) else " "
     if isinstance(line, str):
-        return f"  {line}"
+        return f"{mark} {line}"
     import sympy  # type: ignore[import-untyped]
 
     formula = sympy.pretty(line[1], use_unicode=True, num_columns=columns)
-    return "\n".join((f"  {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
+    return "\n".join((f"{mark} {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
 
 
 def _sentences() -> Table:

@@ -19,6 +19,12 @@ PRECISION = 256  # bits, that of the ledger's runs
 SHOWN_DIGITS = 12
 
 
+class Proved(str):
+    """A sentence that what returned it has proved; other lines of an argument are words between."""
+
+    __slots__ = ()
+
+
 class RefutedError(Exception):
     """What was to be proved is false."""
 
@@ -60,7 +66,7 @@ def ball_matrix(rows: Sequence[Sequence[Exact | arb]]) -> arb_mat:
     return arb_mat([[ball(value) for value in row] for row in rows])
 
 
-def less(left_name: str, left: Exact | arb, right_name: str, right: Exact | arb) -> str:
+def less(left_name: str, left: Exact | arb, right_name: str, right: Exact | arb) -> Proved:
     """The strict inequality left < right, proved, as a sentence with both numbers.
 
     Raises RefutedError where left ≥ right is certain, UndecidedError where nothing is.
@@ -73,24 +79,22 @@ def less(left_name: str, left: Exact | arb, right_name: str, right: Exact | arb)
         raise RefutedError(f"{left_name} < {right_name}: {shown(left)} is not below {shown(right)}")
     if not holds:
         raise UndecidedError(f"{left_name} < {right_name}: {shown(left)} and {shown(right)} overlap")
-    return " < ".join(
-        name if name == shown(value) else f"{name} = {shown(value)}"
-        for name, value in ((left_name, left), (right_name, right))
-    )
+    sides = ((left_name, left), (right_name, right))
+    return Proved(" < ".join(name if name == shown(value) else f"{name} = {shown(value)}" for name, value in sides))
 
 
-def equal(left_name: str, left: Exact, right_name: str, right: Exact) -> str:
+def equal(left_name: str, left: Exact, right_name: str, right: Exact) -> Proved:
     """The equation between exact numbers, as a sentence. Raises RefutedError."""
     if exact(left) != exact(right):
         raise RefutedError(f"{left_name} = {right_name}: {shown(left)} is not {shown(right)}")
-    return f"{left_name} = {right_name} = {shown(left)}"
+    return Proved(f"{left_name} = {right_name} = {shown(left)}")
 
 
-def require(statement: str, holds: bool) -> str:
+def require(statement: str, holds: bool) -> Proved:
     """A statement about exact numbers that has been decided, as a line. Raises RefutedError."""
     if not holds:
         raise RefutedError(statement)
-    return statement
+    return Proved(statement)
 
 
 def shown(value: Exact | arb) -> str:
@@ -126,11 +130,11 @@ def definiteness(A: arb_mat) -> Answer:
     return Answer.DEFINITE
 
 
-def positive_definite(name: str, A: arb_mat) -> str:
+def positive_definite(name: str, A: arb_mat) -> Proved:
     """A ≻ 0, proved, as a sentence. Raises RefutedError, or UndecidedError."""
     answer = definiteness(A)
     if answer is Answer.DEFINITE:
-        return f"{name} is positive definite (LDLᵀ)"
+        return Proved(f"{name} is positive definite (LDLᵀ)")
     raise (RefutedError if answer is Answer.REFUTED else UndecidedError)(f"{name}: {answer.value}")
 
 

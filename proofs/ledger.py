@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from flint import ctx
 
-from proofs.certificates import PRECISION
+from proofs.certificates import PRECISION, Proved
 from proofs.claim import Certificate, Claim, Derivation, Evidence, Line, Outcome, Property, Status, Theorem
 from proofs.claims.tables import sentences
 
@@ -147,9 +147,19 @@ def _evidence_as_json(piece: Evidence, outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status.value,
         "reason": outcome.reason,
         "axioms": list(outcome.axioms),
-        "lines": [line if isinstance(line, str) else f"{line[0]}: {line[1]}" for line in outcome.lines],
+        "lines": [_line_as_json(line) for line in outcome.lines],
         "seconds": round(outcome.seconds, 3),
     }
+
+
+def _line_as_json(line: Line) -> dict[str, Any]:
+    text, formula = (line, None) if isinstance(line, str) else line
+    return {"text": text, "proved": is_proved(line)} | ({} if formula is None else {"formula": str(formula)})
+
+
+def is_proved(line: Line) -> bool:
+    """Whether a line of an argument has been proved as it ran, or is words between such lines."""
+    return isinstance(line if isinstance(line, str) else line[0], Proved)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flint import arb, fmpq, fmpq_mat
 
-from proofs.certificates import equal, less, rational_matrix, rbf, require
+from proofs.certificates import Proved, equal, less, rational_matrix, rbf, require
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Theorem, Verdict
 from proofs.claims.mini_batch import GRID
 from proofs.claims.symbolic import SIZES, at_entries, identity, nonnegative, sp, vanishes, vanishes_at_sizes
@@ -26,7 +26,7 @@ def distance_in_the_projected_space() -> Iterator[Line]:
         root = sp.Matrix(size, size, lambda row, column: sp.Symbol(f"s{min(row, column)}{max(row, column)}"))
         vec = sp.kronecker_product(root, sp.eye(2)) * D.vec()
         vanishes("vec(ΔS) = (S ⊗ I)·vec(Δ)", sum(sp.expand(x) ** 2 for x in vec - (D * root).vec()))
-    yield "vec(ΔH^½) = (H^½ ⊗ I)·vec(Δ), the published proof's Newton step, at 2 × 2 and 2 × 3"
+    yield Proved("vec(ΔH^½) = (H^½ ⊗ I)·vec(Δ), the published proof's Newton step, at 2 × 2 and 2 × 3")
 
 
 def closer_for_all_just_where_no_eigenvalue_exceeds_one() -> Iterator[Line]:
@@ -50,7 +50,7 @@ def the_published_bound_is_the_trace() -> Iterator[Line]:
         root = sp.diag(*map(sp.sqrt, eigenvalues))
         big = sp.kronecker_product(root, sp.eye(3))
         vanishes("‖H^½ ⊗ I‖_F² = n_c·Σπ", sum(entry**2 for entry in big) - 3 * sum(eigenvalues))
-    yield "‖H^½ ⊗ I‖_F² = n_c·Σπ_i, at n = 2, 3, 4 and n_c = 3"
+    yield Proved("‖H^½ ⊗ I‖_F² = n_c·Σπ_i, at n = 2, 3, 4 and n_c = 3")
     yield "Σπ_i ≤ 1/n_c gives λ_max ≤ 1/n_c ≤ 1, so Eq. 8 holds; I has Σπ_i = n and Eq. 8 as well: it is not necessary"
 
 
@@ -69,7 +69,7 @@ def an_rbf_matrix_has_trace_n() -> Iterator[Line]:
         H = sp.Matrix(number, number, lambda p, q: 1 if p == q else k[min(p, q), max(p, q)])
         quotient = sum(H) / sp.Integer(number)
         vanishes("", quotient - 1 - sum(2 * k[p, q] for p in rows for q in rows if p < q) / number)
-    yield "1ᵀH1/n = 1 + (2/n)·Σ_{i<j} k(x_i, x_j) > 1, at n = 2, 3, 4: k is positive at any finite distance"
+    yield Proved("1ᵀH1/n = 1 + (2/n)·Σ_{i<j} k(x_i, x_j) > 1, at n = 2, 3, 4: k is positive at any finite distance")
 
 
 def no_rbf_matrix_meets_the_assumption() -> Iterator[Line]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flint import arb_mat, fmpq
 
-from proofs.certificates import gradient, kernel_step, less, mean_loss, require, reshaped_inverse
+from proofs.certificates import Proved, gradient, kernel_step, less, mean_loss, require, reshaped_inverse
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Theorem, Verdict
 from proofs.claims.symbolic import sp, vanishes
 
@@ -26,7 +26,7 @@ def the_form_of_the_reshaped_matrix() -> Iterator[Line]:
         x = sp.Matrix(sp.symbols(f"v1:{columns + 1}"))
         u = sp.Matrix([x[r] if r < kept else 0 for r in range(rows)])
         vanishes("vᵀPv = uᵀMu", ((x.T * P * x)[0] - (u.T * inverse * u)[0]))
-    yield "vᵀPv = uᵀMu, M = H⁻¹ or H⁺, for (m, d_in) = (2, 3), (3, 2), (4, 2), (2, 4), entry by entry"
+    yield Proved("vᵀPv = uᵀMu, M = H⁻¹ or H⁺, for (m, d_in) = (2, 3), (3, 2), (4, 2), (2, 4), entry by entry")
     yield "so P ⪰ 0 where M ⪰ 0, and λ_max(P) ≤ λ_max(M)"
 
 
@@ -69,7 +69,9 @@ def columns_beyond_m_do_not_move() -> Iterator[Line]:
             sum(sp.diff(x, G[r, c]) ** 2 for x in move for r in range(2) for c in range(rows, columns)),
         )
     yield "P_ba = 0 for a > m or b > m: (G·P)_ja, a ≤ m", sp.Sum(G[j, b] * M[b, a], (b, 1, m))
-    yield "(G·P)_ja = 0 for a > m, and ∂(G·P)/∂G_jb = 0 for b > m, at (m, d_in) = (1, 2), (2, 3), (2, 4), (3, 4)"
+    yield Proved(
+        "(G·P)_ja = 0 for a > m, and ∂(G·P)/∂G_jb = 0 for b > m, at (m, d_in) = (1, 2), (2, 3), (2, 4), (3, 4)"
+    )
     yield "Every mini-batch has at most m instances: with m < d_in the columns beyond never move"
 
 

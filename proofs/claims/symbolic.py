@@ -12,6 +12,8 @@ from fractions import Fraction
 import sympy as sp  # type: ignore[import-untyped]
 from sympy.concrete.delta import deltasummation  # type: ignore[import-untyped]
 
+from proofs.certificates import Proved
+
 __all__ = [
     "SIZES",
     "IdentityError",
@@ -55,18 +57,18 @@ def sum_derivative(summand: "sp.Expr", by: "sp.Indexed", limit: "tuple[sp.Symbol
     return found
 
 
-def vanishes(statement: str, residual: "sp.Expr") -> str:
+def vanishes(statement: str, residual: "sp.Expr") -> Proved:
     """The statement, once its residual is identically 0. Raises IdentityError."""
     for simplified in (sp.expand(residual), sp.simplify(residual)):
         if simplified == 0:
-            return statement
+            return Proved(statement)
     raise IdentityError(f"{statement}: {sp.simplify(residual)} is left")
 
 
-def identity(statement: str, left: "sp.Expr", right: "sp.Expr") -> "tuple[str, sp.Expr]":
+def identity(statement: str, left: "sp.Expr", right: "sp.Expr") -> "tuple[Proved, sp.Expr]":
     """left = right as a line of a derivation, once the difference vanishes. Raises IdentityError."""
-    vanishes(statement, left - right)
-    return statement, left if left == right else sp.Eq(left, right, evaluate=False)
+    proved = vanishes(statement, left - right)
+    return proved, left if left == right else sp.Eq(left, right, evaluate=False)
 
 
 def at_rationals(expression: "sp.Expr", sizes: Mapping["sp.Symbol", int], seed: int = 0) -> "sp.Expr":
@@ -97,7 +99,7 @@ def vanishes_at_sizes(
     residual: "sp.Expr",
     size: "sp.Symbol | tuple[sp.Symbol, ...]",
     indices: Mapping["sp.Symbol", int] | None = None,
-) -> str:
+) -> Proved:
     """A line, once the statement's residual is 0 at sizes 2, 3, 4 at exact rationals. Raises IdentityError."""
     symbols = size if isinstance(size, tuple) else (size,)
     for number in SIZES:
@@ -106,12 +108,13 @@ def vanishes_at_sizes(
         value = at_rationals(residual.subs(indices or {}), sizes, seed=number)
         if sp.simplify(value) != 0:
             raise IdentityError(f"{statement}: {value} at sizes {sizes}")
-    return f"the same at sizes {', '.join(map(str, SIZES))}, at exact rational numbers"
+    return Proved(f"the same at sizes {', '.join(map(str, SIZES))}, at exact rational numbers")
 
 
 def nonnegative(statement: str, values: Iterable["sp.Expr | Fraction | int"]) -> str:
-    """The statement, once all the exact numbers are ≥ 0: the direction of an inequality. Raises IdentityError."""
-    for value in values:
-        if sp.sympify(value).is_nonnegative is not True:
-            raise IdentityError(f"{statement}: {value} is negative")
-    return statement
+    """The statement and how many exact numbers it was tried at, all ≥ 0: no proof. Raises IdentityError."""
+    tried = [sp.sympify(value) for value in values]
+    for value in tried:
+        if value.is_nonnegative is not True:
+            raise IdentityError(f"{statement}: {value} is not known to be ≥ 0")
+    return f"{statement} (tried at {len(tried)} exact numbers)"

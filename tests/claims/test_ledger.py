@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from proofs import claims, ledger
 from proofs.__main__ import app
+from proofs.certificates import less
 from proofs.claim import (
     Argument,
     Certificate,
@@ -25,6 +26,7 @@ from proofs.claim import (
     Theorem,
     Verdict,
 )
+from proofs.claims.symbolic import identity, sp
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,10 +110,33 @@ def test_json_is_the_whole_ledger_and_nothing_else(monkeypatch: pytest.MonkeyPat
         "condition": "",
     }
     assert [(e["kind"], e["checked"], e["lines"]) for e in found["evidence"]] == [
-        ("derivation", True, ["1 < 2"]),
-        ("certificate", False, ["first"]),
+        ("derivation", True, [{"text": "1 < 2", "proved": False}]),
+        ("certificate", False, [{"text": "first", "proved": False}]),
     ]
     assert found["evidence"][1]["reason"] == "ArithmeticError: second"
+
+
+def test_lines_that_were_proved_are_told_from_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def argues() -> Iterator[Line]:
+        yield "in words"
+        yield less("a", 1, "b", 2)
+        yield "a formula", sp.Symbol("x")
+        yield identity("an identity", sp.Symbol("x") * 2, sp.Symbol("x") + sp.Symbol("x"))
+
+    of = (claim(Derivation(argues)),)
+    _, output = command(monkeypatch, of, "--json")
+    lines = json.loads(output)["claims"][0]["evidence"][0]["lines"]
+    assert [line["proved"] for line in lines] == [False, True, False, True]
+    assert [line.get("formula") for line in lines] == [None, None, "x", "2*x"]
+    _, output = command(monkeypatch, of, "--claim", "c")
+    assert "\n✓ a = 1 < b = 2\n  a formula:\n      x\n✓ an identity:\n      2⋅x\n" in output
+
+
+def test_the_ledger_ends_with_what_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = (claim(Derivation(shows)), claim(Certificate(shows), name="d"))
+    _, output = command(monkeypatch, two)
+    assert "- 1 rest on equations that SymPy checks and on the words between them" in output
+    assert "- 1 are arithmetic on numbers, the paper's tables or one example: d" in output
 
 
 def test_one_claim_is_printed_in_full_and_an_unknown_one_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
