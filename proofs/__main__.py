@@ -1,0 +1,226 @@
+"""python -m proofs: the ledger of claims. SymPy and python-flint are imported once a command runs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from typer import Option
+
+if TYPE_CHECKING:
+    from proofs.claim import Line, Outcome, Status
+    from proofs.ledger import Entry
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+FAILED, USAGE, INCOMPLETE = 1, 2, 3
+COLOURS = {"HOLDS": "green", "HOLDS_IF": "yellow", "FAILS": "red"}
+MARKS = {"checked": "✓", "failed": "✗ FAILED", "not checked here": "not checked here"}
+
+
+@app.command()
+def proofs(
+    claim: Annotated[
+        str | None, Option(help="One claim in full: statement, derivation, condition, certificate.")
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")] = False,
+    axioms: Annotated[bool, Option("--axioms", help="What each Rocq theorem assumes.")] = False,
+    sentences: Annotated[bool, Option("--sentences", help="The paper's sentences and their claims.")] = False,
+) -> None:
+    """Re-run the evidence of every claim of the paper and print the ledger.
+
+    Exit status 0: all evidence checked. 1: some failed. 3: none failed, but some could not be checked here.
+    """
+    try:
+        from proofs import ledger
+        from proofs.claims import load
+
+        claims = load()
+    except ModuleNotFoundError as error:
+        if error.name not in ("flint", "sympy"):
+            raise
+        _stop(f"{error.name} is not installed (pip install 'kernel-sgd[proofs]')")
+    if claim is not None:
+        known = [each.name for each in claims]
+        claims = tuple(each for each in claims if each.name == claim)
+        if not claims:
+            _stop(f"--claim: expected one of {', '.join(known)}; got {claim!r}")
+
+    console = _console()
+    if sentences:
+        console.print(_sentences())
+        return
+    if axioms:
+        names = {piece.name: each.name for each in claims for piece in each.evidence if piece.kind == "theorem"}
+        with _progress() as on_step:
+            outcomes = ledger.theorems(list(names), on_step)
+        console.print(_axioms(names, outcomes))
+        raise typer.Exit(_exit_code(ledger.worst(outcome.status for outcome in outcomes.values())))
+    with _progress() as on_step:
+        entries = ledger.run(claims, on_step)
+    if as_json:
+        print(json.dumps(ledger.as_json(entries), indent=1, ensure_ascii=False))
+    elif claim is not None:
+        for entry in entries:
+            _print_in_full(console, entry)
+    else:
+        console.print(_table(entries))
+        _print_summary(console, entries)
+    raise typer.Exit(_exit_code(ledger.worst(entry.status for entry in entries)))
+
+
+def _exit_code(status: "Status") -> int:
+    return {"checked": 0, "failed": FAILED, "not checked here": INCOMPLETE}[status.value]
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[str], None]]":
+    """What is being checked and for how long, on standard error, where somebody sees it."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("")
+        yield lambda name: progress.update(task, description=name)
+
+
+def _table(entries: "Sequence[Entry]") -> Table:
+    table = Table("claim", "where", "verdict", "condition", "evidence", show_lines=True)
+    for entry in entries:
+        counts: dict[str, list[int]] = {}
+        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True):
+            done = counts.setdefault(piece.kind, [0, 0])
+            done[0] += outcome.status.value == "checked"
+            done[1] += 1
+        evidence = "\n".join(f"{kind} {done}/{all_}" for kind, (done, all_) in counts.items())
+        colour = COLOURS[entry.claim.verdict.value]
+        mark = "" if entry.status.value == "checked" else f"\n{MARKS[entry.status.value]}"
+        table.add_row(
+            entry.claim.name,
+            entry.claim.where,
+            f"[{colour}]{entry.claim.verdict.value}[/]",
+            _escaped(entry.claim.condition),
+            _escaped(evidence + mark),
+        )
+    return table
+
+
+def _print_summary(console: Console, entries: "Sequence[Entry]") -> None:
+    verdicts = [entry.claim.verdict.value for entry in entries]
+    pieces = [
+        (entry.claim.name, piece, outcome)
+        for entry in entries
+        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True)
+    ]
+    checked = sum(outcome.status.value == "checked" for _, _, outcome in pieces)
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in COLOURS)
+    console.print(f"{len(entries)} claims: {counts}; {checked} of {len(pieces)} pieces of evidence checked")
+    for name, piece, outcome in pieces:
+        if outcome.status.value != "checked":
+            _say(console, f"{name}: {piece.kind} {piece.name}: {outcome.status.value}: {outcome.reason}")
+    _print_limits(console, entries)
+
+
+def _print_limits(console: Console, entries: "Sequence[Entry]") -> None:
+    """What is not proved: what each verdict stands on beside the arithmetic that has just run."""
+    kinds = {entry.claim.name: {piece.kind for piece in entry.claim.evidence} for entry in entries}
+    proved = [name for name, has in kinds.items() if "theorem" in has]
+    derived = [name for name, has in kinds.items() if "theorem" not in has and "derivation" in has]
+    computed = [name for name, has in kinds.items() if not has & {"theorem", "derivation"}]
+    properties = {piece.name for entry in entries for piece in entry.claim.evidence if piece.kind == "property"}
+    _say(console, "\nwhat is not proved:")
+    _say(
+        console,
+        f"- Rocq proves theorems for {len(proved)} claims (--axioms: what it assumes): {', '.join(proved)}",
+    )
+    _say(
+        console,
+        f"- {len(derived)} rest on equations that SymPy checks and on the words between them, which nobody checks "
+        f"(--claim marks what is checked): {', '.join(derived)}",
+    )
+    _say(
+        console,
+        f"- {len(computed)} are arithmetic on numbers, the paper's tables or one example: {', '.join(computed)}",
+    )
+    _say(console, f"- that the code does what is proved is sampled, by {len(properties)} property tests")
+
+
+def _print_in_full(console: Console, entry: "Entry") -> None:
+    from proofs.claims.tables import sentences
+
+    claim = entry.claim
+    console.print(f"[bold]{_escaped(claim.name)}[/]  {_escaped(claim.where)}", highlight=False)
+    console.print(f"[{COLOURS[claim.verdict.value]}]{claim.verdict.value}[/]", highlight=False)
+    _say(console, f"statement: {claim.statement}")
+    if claim.condition:
+        _say(console, f"condition: {claim.condition}")
+    for sentence in (each for each in sentences() if claim.name in each.claims):
+        _say(console, f"  “{sentence.words}”, {sentence.section}")
+    for piece, outcome in zip(claim.evidence, entry.outcomes, strict=True):
+        _say(console, f"\n{piece.kind}: {piece.name}  {MARKS[outcome.status.value]}  {outcome.reason}".rstrip())
+        for line in outcome.lines:
+            _say(console, _rendered(line, console.width - 6 if console.is_terminal else 10_000))
+        for axiom in outcome.axioms:
+            _say(console, f"  assumes {axiom}")
+
+
+def _rendered(line: "Line", columns: int) -> str:
+    """A line of an argument, marked where it has been proved as it ran; formulas in Unicode, broken at the columns."""
+    from proofs.ledger import is_proved
+
+    mark = MARKS["checked"] if is_proved(line) else " "
+    if isinstance(line, str):
+        return f"{mark} {line}"
+    import sympy  # type: ignore[import-untyped]
+
+    formula = sympy.pretty(line[1], use_unicode=True, num_columns=columns)
+    return "\n".join((f"{mark} {line[0]}:", *(f"      {row}" for row in formula.splitlines())))
+
+
+def _sentences() -> Table:
+    from proofs.claims.tables import sentences
+
+    table = Table("section", "words of the paper", "claims")
+    for sentence in sentences():
+        table.add_row(sentence.section, _escaped(sentence.words), ", ".join(sentence.claims) or "no numbers to check")
+    return table
+
+
+def _axioms(claims: "Mapping[str, str]", outcomes: "Mapping[str, Outcome]") -> Table:
+    """A row a theorem: its claim, whether it is checked, and the axioms that it stands on."""
+    table = Table("claim", "theorem", "checked", "assumes", show_lines=True)
+    for name, outcome in outcomes.items():
+        said = outcome.status.value + (f": {outcome.reason}" if outcome.reason else "")
+        checked = outcome.status.value == "checked"
+        assumes = "\n".join(outcome.axioms) or ("nothing" if checked else "")
+        table.add_row(*map(_escaped, (claims[name], name, said, assumes)))
+    return table
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe has no width of its own, and tables need some."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _stop(message: str) -> NoReturn:
+    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(USAGE)
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # λ where only ASCII can be written
+    app(prog_name="python -m proofs")
