@@ -87,7 +87,7 @@ def guaranteeing_ridge(features: ArrayLike, lr: float, *, bias: bool = False) ->
     if bias and lr >= 4:
         raise ValueError(f"lr: expected a learning rate < 4 with a separate bias, got {lr!r}")
     check.finite(features=z)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         largest = check.no_overflow("guaranteeing_ridge", np.float64(np.linalg.norm(z, 2)) ** 2 / len(z))
     return float(lr * largest / (4 - lr if bias else 4))
 

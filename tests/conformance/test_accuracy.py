@@ -97,11 +97,12 @@ def test_rbf_value_is_0_where_the_distance_overflows_and_1_for_duplicates(subjec
 def test_rbf_value_beside_a_distance_that_overflows_is_what_it_is_alone(subject: Subject, gamma: float) -> None:
     near = np.array([[0.0, 0.0], [0.5, 0.25], [1.0, -0.5]])
     X = np.concatenate((near, [[float(np.finfo(subject.dtype).max) / 2, 0.0]])).astype(subject.dtype)
-    call = Call("gram", (X,), {"gamma": gamma})
+    call = Call("gram", (np.stack((X, X[::-1])),), {"gamma": gamma})
     H, alone = subject.run(call), subject.oracle.gram(near, gamma=gamma)
-    hold(subject, call, ratios.gram(H[:3, :3], alone, near.astype(subject.dtype), gamma=gamma))
-    with subject.blamed_on(call):
-        assert not H[3, :3].any()
+    for member in (H[0], H[1, ::-1, ::-1]):
+        hold(subject, call, ratios.gram(member[:3, :3], alone, near.astype(subject.dtype), gamma=gamma))
+        with subject.blamed_on(call):
+            assert not member[3, :3].any()
 
 
 @about("inverse_gram")

@@ -20,6 +20,9 @@ A = np.array([[2.0, 1.0], [1.0, 3.0]])
 R = np.array([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]])
 ONE, TWO_ROWS, LABELS = np.ones((1, 1)), np.ones((2, 1)), np.array([2, 0])
 HUGE = 1e200 * ONE
+# Products that overflow both ways, and are added.
+ROW, SIGNS = np.ones((1, 2)), np.array([[1.0, -1.0]])
+OPPOSITE = HUGE * SIGNS.T
 
 # Every operation with arguments that all kinds of numbers can express.
 OPERATIONS: dict[Callable[..., Any], dict[str, Any]] = {
@@ -102,6 +105,7 @@ BAD_VALUES = {
         *(partial(f, lr=-1.0) for f in (GUARANTEEING, PROJECTED)),
     ],
     "epochs": [partial(train, [Layer(A, A[0])], A, [0, 1], [np.arange(2)], -1, Settings())],
+    "H": [partial(f, [[1, 1e308], [-1e308, 1]]) for f in (inverse_gram, reference.condition_estimate)],
     "projection": [partial(projected, A, projection=R[:, :2], lr=1.0)],
     "P": [partial(conditions.max_learning_rate, A, R[:, :2])],
     "m": [partial(reference.random_psd, 0, 1), partial(reference.random_psd, 1.5, 1)],
@@ -116,17 +120,44 @@ OVERFLOWS = {
     "H + ridge·I": [partial(inverse_gram, [[1e308]], ridge=1e308)],
     "softmax_cross_entropy": [partial(cross_entropy, [[1e308, -1e308]], [1])],
     "softmax_cross_entropy_hvp": [
-        partial(reference.softmax_cross_entropy_hvp, 0 * R[:1], [0], [[1.7e308, 1.7e308, -1.7e308]])
+        partial(reference.softmax_cross_entropy_hvp, 0 * R[:1], [0], [[1.7e308, 1.7e308, -1.7e308]]),
+        partial(reference.softmax_cross_entropy_hvp, [[0, 0, -1e4]], [0], [[-1.7e308, -1.7e308, 1.7e308]]),
     ],
-    "weight_gradient": [partial(reference.weight_gradient, HUGE, HUGE)],
-    "kernel_sgd_step": [partial(step, ONE, HUGE, HUGE, 1.0)],
-    "projected_sgd_step": [partial(projected, HUGE, projection=1e-300 * ONE, lr=1.0)],
-    "instance_form": [partial(conditions.instance_form, [1e200], ONE)],
-    "ZPZᵀ/m": [partial(conditions.max_learning_rate, HUGE, ONE)],
-    "sharp_learning_rate": [partial(conditions.sharp_learning_rate, TWO_ROWS, HUGE, 1e300 * A)],
+    "weight_gradient": [
+        partial(reference.weight_gradient, HUGE, HUGE),
+        partial(reference.weight_gradient, HUGE * TWO_ROWS, OPPOSITE),
+    ],
+    "kernel_sgd_step": [
+        partial(step, ONE, HUGE, HUGE, 1.0),
+        partial(step, ROW, HUGE * ROW, OPPOSITE * ROW, 1.0),
+    ],
+    "projected_sgd_step": [
+        partial(projected, HUGE, projection=1e-300 * ONE, lr=1.0),
+        partial(reference.projected_sgd_step, ROW, lambda _: 1e300 * ROW, 1e-200 * (ONE + np.eye(2)), 1.0),
+    ],
+    "instance_form": [
+        partial(conditions.instance_form, [1e200], ONE),
+        partial(conditions.instance_form, HUGE[0] * ROW[0], OPPOSITE * ROW),
+    ],
+    "ZPZᵀ/m": [
+        partial(conditions.max_learning_rate, HUGE, ONE),
+        partial(conditions.max_learning_rate, HUGE * ROW, OPPOSITE * SIGNS),
+    ],
+    "sharp_learning_rate": [
+        partial(conditions.sharp_learning_rate, TWO_ROWS, HUGE, 1e300 * A),
+        partial(conditions.sharp_learning_rate, TWO_ROWS, HUGE, OPPOSITE),
+        partial(conditions.sharp_learning_rate, ONE, ONE, 1.7e308 * SIGNS),  # the range
+        partial(conditions.sharp_learning_rate, np.eye(9), 9 * np.eye(9), 8e307 * np.tile(SIGNS, (9, 1))),  # the slope
+    ],
     "guaranteeing_ridge": [partial(conditions.guaranteeing_ridge, HUGE, 1.0)],
-    "forward": [partial(forward, [Layer(HUGE, ONE[0])], HUGE)],
-    "backward": [partial(backward, [Layer(ONE, ONE[0]), Layer(HUGE, ONE[0])], [ONE, ONE], HUGE)],
+    "forward": [
+        partial(forward, [Layer(HUGE, ONE[0])], HUGE),
+        partial(forward, [Layer(OPPOSITE.T, ONE[0])], HUGE * ROW),
+    ],
+    "backward": [
+        partial(backward, [Layer(ONE, ONE[0]), Layer(HUGE, ONE[0])], [ONE, ONE], HUGE),
+        partial(backward, [Layer(ONE, ONE[0]), Layer(OPPOSITE, ROW[0])], [ONE, ONE], HUGE * ROW),
+    ],
 }
 
 

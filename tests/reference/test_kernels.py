@@ -211,3 +211,8 @@ def test_random_psd_is_the_identity_on_average(rank: int | None) -> None:
     mean = np.mean([reference.random_psd(m, seed, rank=rank) for seed in range(draws)], axis=0)
     # An entry of one matrix has a variance of at most 2/rank; six standard deviations of the mean.
     assert np.all(np.abs(mean - np.eye(m)) <= 6 * np.sqrt(2 / ((rank or m) * draws)))
+
+
+def test_zeros_beside_tiny_entries_take_nothing_from_a_polynomial_value() -> None:
+    H = reference.gram([[0.0, 1e-200]], "polynomial", gamma=1e300, degree=1, coef0=0.0)
+    assert H[0, 0] == pytest.approx(1e-100, rel=1e-15, abs=0)
