@@ -56,7 +56,7 @@ def failing(fault: Fault) -> set[str]:
 
 
 def functions(marked: str) -> set[str]:
-    """All but the conformance suite, whose faults are whole backends, and the claims, whose faults are in test_damage."""
+    """All but the conformance suite, whose faults are backends, and the claims, whose faults are in test_damage."""
     elsewhere = [f"--ignore=tests/{room}" for room in ("conformance", "faults", "claims")]
     lines = pytest(ROOT, "--collect-only", "-m", marked, *elsewhere)
     return {function_of(line) for line in lines if "::" in line}
