@@ -39,12 +39,13 @@ CACHE_OPTIONS = ("kernel", "gamma", "degree", "coef0", "ridge", "memory_budget")
 class Result:
     """A finished run.
 
-    Accuracies are fractions; `test_accuracy` and `train_accuracy` are those of the best validation epoch, of equals the
-    last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the time
-    spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse kernel
-    matrices (built again after every resumption); neither includes evaluation and checkpoints, but `seconds` what
-    `record_claims` takes. `inverse_bytes` is the size of the cache, `pseudoinverses` how many of its mini-batches had a singular kernel matrix (with `resample`, of
-    the epoch that had most), `stalled` how many steps "monotone" did not take.
+    Accuracies are fractions; `test_accuracy` and `train_accuracy` are those of the best validation epoch, of equals
+    the last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the
+    time spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse
+    kernel matrices (built again after every resumption); neither includes evaluation and checkpoints, but `seconds`
+    what `record_claims` takes. `inverse_bytes` is the size of the cache, `pseudoinverses` how many of its
+    mini-batches had a singular kernel matrix (with `resample`, of the epoch that had most), `stalled` how many
+    steps "monotone" did not take.
     """
 
     optimizer: str

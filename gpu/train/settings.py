@@ -39,8 +39,8 @@ class Settings:
 
     `seed` decides the initial weights, the validation split and the mini-batches, so that runs of several optimizers
     with one seed are paired. `momentum` is that of "sgd-momentum". Kernel, `decay`, `bias`, `layers`, `step_rule`
-    and `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values out of
-    range.
+    and `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values
+    out of range.
     """
 
     optimizer: str = "kernel-sgd"
