@@ -11,7 +11,8 @@ that move in it. Columns, over the epoch's mini-batches:
     data_bound_*              8⟨R, KR⟩ / Σ_k range((KR)_k)², R = softmax − one-hot
     indefinite                on how many rounding has cost K its definiteness
     layer_rises, …            on how many the last layer's own step, the earlier layers held, raised the loss by more
-                              than rounding explains; the largest rise; how many of them with η within l2_bound
+                              than the rounding of W' explains; the largest rise; how many of them with η within
+                              l2_bound, and not by the rounding of the direction either
     step_rises, …             on how many the whole step raised it, and the largest rise
     weights_unmoved, …        share of the last layer's weights, and biases, that have not moved since the start
     condition_*               κ₂ of the kernel matrices (with the ridge), ∞ where numerically singular
@@ -64,11 +65,15 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One mini-batch: its three bounds on η, and by how much its loss rose beyond rounding (0 where it did not)."""
+    """One mini-batch: its three bounds on η, and by how much its loss rose beyond rounding (0 where it did not).
+
+    `noise` is what the rounding of the last layer's direction may have added to its loss.
+    """
 
     bounds: tuple[float, float, float]
     indefinite: bool
     layer_rise: float
+    noise: float
     step_rise: float
 
 
@@ -112,7 +117,9 @@ class ClaimsRecord:
         row |= {
             "layer_rises": sum(step.layer_rise > 0 for step in steps),
             "layer_largest_rise": max(step.layer_rise for step in steps),
-            "layer_unexplained": sum(covered and step.layer_rise > 0 and lr <= step.bounds[1] for step in steps),
+            "layer_unexplained": sum(
+                covered and step.layer_rise > step.noise and lr <= step.bounds[1] for step in steps
+            ),
             "step_rises": sum(step.step_rise > 0 for step in steps),
             "step_largest_rise": max(step.step_rise for step in steps),
         }
@@ -166,8 +173,13 @@ class ClaimsRecord:
             size = p.abs() + (p - previous).abs()
             rounding += precision / 2 * float(((gradient + decay * p).abs() * size).sum())
         whole = self._loss(final_logits, y, list(after.values())) - self._loss(logits, y, list(before.values()))
-        bounds, indefinite = self._bounds(features, _residual(logits, y), inverse.matrix.double())
-        return Step(bounds, indefinite, _beyond(own - start, rounding), _beyond(whole, rounding))
+        P, R = inverse.matrix.double(), _residual(logits, y)
+        bounds, indefinite = self._bounds(features, R, P)
+        slopes = [(gradient + decay * p).abs() for p, gradient in zip(new, gradients, strict=False)]
+        sizes = [R.abs().mT @ features.abs() / len(y), R.abs().mean(0)]
+        sizes = [size + decay * p.abs() for p, size in zip(old, sizes, strict=False)]
+        noise = precision / 2 * (sum(features.shape) + logits.shape[1]) * self._times_abs(slopes, sizes, P)
+        return Step(bounds, indefinite, _beyond(own - start, rounding), noise, _beyond(whole, rounding))
 
     def _forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's input and output."""
@@ -201,6 +213,13 @@ class ClaimsRecord:
             A = torch.cat((Z / m**0.5, (2 * decay) ** 0.5 * torch.eye(Z.shape[1], dtype=Z.dtype, device=Z.device)))
             l2, _ = _four_over_largest(A @ P @ A.mT, float((A.abs() @ P.abs() @ A.abs().mT).sum(1).max()))
         return (mean, l2, _data_dependent(K, residual)), indefinite
+
+    def _times_abs(self, slopes: list[Tensor], sizes: list[Tensor], P: Tensor) -> float:
+        """η·⟨slopes, sizes·|P|⟩ over what P acts on, [W] or [W, b]."""
+        joint = self.group["bias"] == "augmented"
+        a, b = (torch.cat((w, *(v[:, None] for v in rest if joint)), 1) for w, *rest in (slopes, sizes))
+        k = min(a.shape[1], len(P))
+        return float(self.group["lr"]) * float((a[:, :k] * (b[:, :k] @ P[:k, :k].abs())).sum())
 
     def _condition_numbers(self, cache: KernelCache, batches: "Iterable[Batch]") -> list[float]:
         """κ₂ of every mini-batch's kernel matrix; once for mini-batches that stay the same."""

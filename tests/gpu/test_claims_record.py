@@ -223,6 +223,15 @@ def test_a_loss_that_rises_within_the_bound_is_recorded_as_unexplained(tmp_path,
     assert row["layer_unexplained"] == row["layer_rises"] > 0
 
 
+def test_a_rise_that_the_rounding_of_the_direction_explains_is_recorded_but_not_as_unexplained(tmp_path, monkeypatch):
+    """Uphill by less than float32 may be off where the entries of P are large and cancel."""
+    monkeypatch.setattr("gpu.optim.update.torch_ops.step_block_", lambda W, G, *_: W.add_(G, alpha=1e-6))
+    fit(replace(RECORDED, epochs=1, gamma=1e-3, lr=1e-6, weight_decay=0.0), DATA, tmp_path)
+    (row,) = rows(tmp_path)
+    assert row["layer_unexplained"] == 0
+    assert row["layer_rises"] > row["mean_bound_exceeded"]
+
+
 def test_a_kernel_that_rounding_has_made_indefinite_leaves_no_learning_rate(tmp_path):
     fit(replace(RECORDED, gamma=1e-4, epochs=1, hidden=(20,), lr=1e-9), DATA, tmp_path)
     (row,) = rows(tmp_path)
