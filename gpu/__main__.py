@@ -90,6 +90,9 @@ def train(
     memory_budget: Annotated[int, Option(help="MiB for the inverse kernel matrices and their computation.")] = 1024,
     device: Annotated[str, Option(help="cpu, cuda, …")] = "cpu",
     threads: Threads = 1,
+    record_claims: Annotated[
+        bool, Option("--record-claims", help="Record what python -m proofs audit needs of kernel-sgd: claims.csv.")
+    ] = False,
     out: Annotated[Path | None, Option(help="The run folder  [default: runs/DATA-TIME]")] = None,
     resume: Annotated[Path | None, Option(help="Continue the runs of this folder, with the settings they had.")] = None,
     as_json: Json = False,
@@ -125,6 +128,7 @@ def train(
             memory_budget=memory_budget * 2**20,
             device=device,
             threads=threads,
+            record_claims=record_claims,
         )
         study = Study(
             data=data,

@@ -1,9 +1,10 @@
-"""python -m proofs: the ledger of claims. SymPy and python-flint are imported once a command runs."""
+"""python -m proofs: the ledger of claims, and the audit of a run. SymPy and python-flint are imported by the ledger."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 from typer import Option
 
 if TYPE_CHECKING:
+    from proofs.audit import Run
     from proofs.claim import Line, Outcome, Status
     from proofs.ledger import Entry
 
@@ -23,8 +25,9 @@ COLOURS = {"HOLDS": "green", "HOLDS_IF": "yellow", "FAILS": "red"}
 MARKS = {"checked": "✓", "failed": "✗ FAILED", "not checked here": "not checked here"}
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def proofs(
+    context: typer.Context,
     claim: Annotated[
         str | None, Option(help="One claim in full: statement, derivation, condition, certificate.")
     ] = None,
@@ -36,6 +39,10 @@ def proofs(
 
     Exit status 0: all evidence checked. 1: some failed. 3: none failed, but some could not be checked here.
     """
+    if context.invoked_subcommand is not None:
+        if claim is not None or as_json or axioms or sentences:
+            _stop(f"{context.invoked_subcommand}: expected its options after it, got those of the ledger before it")
+        return
     try:
         from proofs import ledger
         from proofs.claims import load
@@ -72,6 +79,47 @@ def proofs(
         console.print(_table(entries))
         _print_summary(console, entries)
     raise typer.Exit(_exit_code(ledger.worst(entry.status for entry in entries)))
+
+
+@app.command("audit")
+def audit_run(
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of a study, trained with --record-claims.")],
+    plot: Annotated[Path | None, Option(help="An .svg or .png file  [default: RUN/audit.svg]")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")] = False,
+) -> None:
+    """Which claims held on a training run: a table, and a plot of the epochs.
+
+    Exit status 0 whatever held. 2: no run there, or files that make no sense.
+    """
+    from proofs import audit
+
+    path = plot or run / "audit.svg"
+    try:
+        runs = audit.read(run)
+        if not audit.plot(runs, path):
+            Console(stderr=True).print(
+                f"{path} left out: matplotlib is not installed (pip install 'kernel-sgd[plots]')",
+                markup=False,
+                soft_wrap=True,
+            )
+    except (audit.AuditError, OSError) as error:
+        _stop(str(error))
+    if as_json:
+        print(json.dumps(audit.as_json(runs), indent=1, ensure_ascii=False))
+        return
+    console = _console()
+    for each in runs:
+        console.print(_findings(each))
+
+
+def _findings(run: "Run") -> Table:
+    from proofs import audit
+
+    table = Table("claim", "on this run", "what happened", title=f"{run.name}, {len(run.rows)} epochs", show_lines=True)
+    for found in audit.findings(run):
+        colour = {audit.HELD: "green", audit.UNCOVERED: "yellow", audit.FAILED: "red"}[found.outcome]
+        table.add_row(found.claim, f"[{colour}]{found.outcome}[/]", _escaped(found.says))
+    return table
 
 
 def _exit_code(status: "Status") -> int:

@@ -20,6 +20,7 @@ from torch.optim import SGD, Optimizer
 
 from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, mini_batches, resampled
 from gpu.train import checkpoint
+from gpu.train.claims import CLAIMS, ClaimsRecord
 from gpu.train.data import Dataset, hold_out
 from gpu.train.errors import CheckpointError, UsageError
 from gpu.train.models import mlp
@@ -38,12 +39,13 @@ CACHE_OPTIONS = ("kernel", "gamma", "degree", "coef0", "ridge", "memory_budget")
 class Result:
     """A finished run.
 
-    Accuracies are fractions; `test_accuracy` and `train_accuracy` are those of the best validation epoch, of equals the
-    last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the time
-    spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse kernel
-    matrices (built again after every resumption); neither includes evaluation and checkpoints. `inverse_bytes` is the
-    size of the cache, `pseudoinverses` how many of its mini-batches had a singular kernel matrix (with `resample`, of
-    the epoch that had most), `stalled` how many steps "monotone" did not take.
+    Accuracies are fractions; `test_accuracy` and `train_accuracy` are those of the best validation epoch, of equals
+    the last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the
+    time spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse
+    kernel matrices (built again after every resumption); neither includes evaluation and checkpoints, but `seconds`
+    what `record_claims` takes. `inverse_bytes` is the size of the cache, `pseudoinverses` how many of its
+    mini-batches had a singular kernel matrix (with `resample`, of the epoch that had most), `stalled` how many
+    steps "monotone" did not take.
     """
 
     optimizer: str
@@ -143,9 +145,10 @@ def accuracy(model: nn.Module, X: Tensor, y: Tensor) -> Tensor:
 def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[Row], None] = lambda _: None) -> Result:
     """Train until the loss has settled or `settings.epochs` are done; `on_epoch` gets each new row of metrics.csv.
 
-    `folder` receives metrics.csv and checkpoint.safetensors after every epoch. Where it holds a checkpoint, the run
-    continues from there and ends, bit for bit, where it would have ended without the interruption (wall-clock columns
-    aside; on the same machine, with the same number of threads). torch's global generator is seeded and used.
+    `folder` receives metrics.csv and checkpoint.safetensors after every epoch, with `record_claims` claims.csv too.
+    Where it holds a checkpoint, the run continues from there and ends, bit for bit, where it would have ended without
+    the interruption (wall-clock columns aside; on the same machine, with the same number of threads). torch's global
+    generator is seeded and used.
 
     Raises CheckpointError (a checkpoint that is damaged, or of other data or settings) and FloatingPointError (a loss
     that is not finite).
@@ -159,9 +162,12 @@ def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[
             batches, cache = next(epochs)
             fetched = perf_counter()
             run.require_source(cache)
-            loss = train_epoch(run.model, run.optimizer, batches).item()
+            seen = batches if run.claims is None else run.claims.watched(batches)
+            loss = train_epoch(run.model, run.optimizer, seen).item()
             if not math.isfinite(loss):
                 raise FloatingPointError(_not_finite(settings, len(run.history) + 1, loss, cache))
+            if run.claims is not None and cache is not None:
+                run.claims.finish_epoch(cache, batches)
             run.record(loss, perf_counter() - started, 0.0 if cache is None else fetched - started, cache)
             run.save()
             on_epoch(run.history[-1])
@@ -180,6 +186,9 @@ class Run:
         self.X_held, self.y_held = data.X_train[held], data.y_train[held]
         self.model = mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed).to(settings.device)
         self.optimizer = build_optimizer(self.model, settings)
+        self.claims: ClaimsRecord | None = None
+        if settings.record_claims and isinstance(self.optimizer, KernelSGD):
+            self.claims = ClaimsRecord(self.model, self.optimizer)
         self.history: list[Row] = []
         self.best: dict[str, Tensor] = {}
         self.inverses: dict[str, Any] = {"source": None, "bytes": 0, "singular": 0}
@@ -213,18 +222,23 @@ class Run:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def save(self) -> None:
-        """Write checkpoint.safetensors, then metrics.csv."""
+        """Write checkpoint.safetensors, then metrics.csv and claims.csv."""
         tensors, optimizer = checkpoint.pack_optimizer(self.optimizer)
         tensors |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors["rng"] = torch.get_rng_state()
         record = {**self.identity, "inverses": self.inverses, "history": self.history, "optimizer": optimizer}
+        if self.claims is not None:
+            tensors |= self.claims.tensors()
+            record["claims"] = self.claims.rows
         checkpoint.save(self.folder / CHECKPOINT, tensors, record)
         self.write_metrics()
 
     def write_metrics(self) -> None:
         lines = [",".join(COLUMNS), *(",".join(map(str, row.values())) for row in self.history)]
         checkpoint.write_text(self.folder / METRICS, "\n".join(lines) + "\n")
+        if self.claims is not None:
+            checkpoint.write_text(self.folder / CLAIMS, self.claims.text())
 
     def restore(self) -> None:
         """Continue from the folder's checkpoint, if there is one."""
@@ -243,6 +257,8 @@ class Run:
         checkpoint.unpack_optimizer(self.optimizer, tensors, record["optimizer"])
         torch.set_rng_state(tensors["rng"])
         self.history, self.inverses = record["history"], record["inverses"]
+        if self.claims is not None:
+            self.claims.restore(tensors, record["claims"])
         self.write_metrics()
 
     def _require_identity(self, path: Path, record: dict[str, Any]) -> None:
@@ -250,7 +266,8 @@ class Run:
             raise CheckpointError(f"{path}: of another version of this program; remove it to start this run anew")
         if record.get("data") != self.identity["data"]:
             raise CheckpointError(f"{path}: of a run on other data; continue with the data it began with")
-        then, now = record["settings"], self.identity["settings"]
+        # A checkpoint from before there was this setting has recorded none.
+        then, now = {"record_claims": False, **record["settings"]}, self.identity["settings"]
         if then != now:
             changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
             raise CheckpointError(f"{path}: of a run with other settings: {'; '.join(changed)}")

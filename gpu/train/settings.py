@@ -38,8 +38,9 @@ class Settings:
     """One run. The defaults are the paper's protocol; η (`lr`) and γ (`gamma`) come from its grid.
 
     `seed` decides the initial weights, the validation split and the mini-batches, so that runs of several optimizers
-    with one seed are paired. `momentum` is that of "sgd-momentum". Kernel, `decay`, `bias`, `layers` and `step_rule`
-    concern "kernel-sgd". Raises UsageError for values out of range.
+    with one seed are paired. `momentum` is that of "sgd-momentum". Kernel, `decay`, `bias`, `layers`, `step_rule`
+    and `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values
+    out of range.
     """
 
     optimizer: str = "kernel-sgd"
@@ -64,6 +65,7 @@ class Settings:
     memory_budget: int = 2**30
     device: str = "cpu"
     threads: int = 1
+    record_claims: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
