@@ -34,13 +34,16 @@ def proofs(
     as_json: Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")] = False,
     axioms: Annotated[bool, Option("--axioms", help="What each Rocq theorem assumes.")] = False,
     sentences: Annotated[bool, Option("--sentences", help="The paper's sentences and their claims.")] = False,
+    html: Annotated[
+        Path | None, Option("--html", help="Also write the ledger as one HTML file, with every argument in full.")
+    ] = None,
 ) -> None:
     """Re-run the evidence of every claim of the paper and print the ledger.
 
     Exit status 0: all evidence checked. 1: some failed. 3: none failed, but some could not be checked here.
     """
     if context.invoked_subcommand is not None:
-        if claim is not None or as_json or axioms or sentences:
+        if claim is not None or as_json or axioms or sentences or html is not None:
             _stop(f"{context.invoked_subcommand}: expected its options after it, got those of the ledger before it")
         return
     try:
@@ -58,6 +61,8 @@ def proofs(
         if not claims:
             _stop(f"--claim: expected one of {', '.join(known)}; got {claim!r}")
 
+    if html is not None:
+        _prepare(html, axioms or sentences)
     console = _console()
     if sentences:
         console.print(_sentences())
@@ -70,6 +75,8 @@ def proofs(
         raise typer.Exit(_exit_code(ledger.worst(outcome.status for outcome in outcomes.values())))
     with _progress() as on_step:
         entries = ledger.run(claims, on_step)
+    if html is not None:
+        _write(html, entries)
     if as_json:
         print(json.dumps(ledger.as_json(entries), indent=1, ensure_ascii=False))
     elif claim is not None:
@@ -79,6 +86,27 @@ def proofs(
         console.print(_table(entries))
         _print_summary(console, entries)
     raise typer.Exit(_exit_code(ledger.worst(entry.status for entry in entries)))
+
+
+def _prepare(path: Path, without_evidence: bool) -> None:
+    """Stops before evidence is run where there will be no page."""
+    from proofs import page
+
+    if without_evidence:
+        _stop("--html: expected without --axioms or --sentences, which run no evidence to write of")
+    try:
+        page.prepare(path)
+    except page.PageError as error:
+        _stop(f"--html: {error}")
+
+
+def _write(path: Path, entries: "Sequence[Entry]") -> None:
+    from proofs import page
+
+    try:
+        page.write(path, entries)
+    except page.PageError as error:
+        _stop(f"--html: {error}")
 
 
 @app.command("audit")
