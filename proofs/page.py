@@ -179,7 +179,17 @@ def _counted(arguments: Iterable[Sequence[Line]]) -> tuple[int, int]:
 
 
 class _Printer(MathMLPresentationPrinter):  # type: ignore[misc]
-    """SymPy's, with indices, δ and ln as a paper writes them."""
+    """SymPy's, with indices, δ and ln as a paper writes them, and with all sums of a double sum: SymPy prints one."""
+
+    def _print_Sum(self, expression: Any) -> Any:  # noqa: N802
+        signs = []
+        for index, low, high in reversed(expression.limits):
+            below = self._element("mrow", self._print(index), self._element("mo", "="), self._print(low))
+            signs.append(self._element("munderover", self._element("mo", "∑"), below, self._print(high)))
+        summand = self._print(expression.function)
+        if expression.function.is_Add:
+            summand = self._fenced(summand)
+        return self._element("mrow", *signs, summand)
 
     def _print_Indexed(self, expression: Any) -> Any:  # noqa: N802
         return self._element("msub", self._print(expression.base), self._listed(expression.indices))
@@ -188,8 +198,10 @@ class _Printer(MathMLPresentationPrinter):  # type: ignore[misc]
         return self._element("msub", self._element("mi", "δ"), self._listed(expression.args))
 
     def _print_log(self, expression: Any) -> Any:
-        argument = [self._element("mo", "("), self._print(expression.args[0]), self._element("mo", ")")]
-        return self._element("mrow", self._element("mi", "ln"), self._element("mrow", *argument))
+        return self._element("mrow", self._element("mi", "ln"), self._fenced(self._print(expression.args[0])))
+
+    def _fenced(self, inner: Any) -> Any:
+        return self._element("mrow", self._element("mo", "("), inner, self._element("mo", ")"))
 
     def _listed(self, indices: Sequence[Any]) -> Any:
         parts = [part for index in indices for part in (self._element("mo", ","), self._print(index))]
@@ -204,10 +216,10 @@ class _Printer(MathMLPresentationPrinter):  # type: ignore[misc]
 
 def mathml(expression: object) -> str:
     """An expression as a <math> element, well-formed XML without entities that only some readers know."""
-    body = _Printer().doprint(sympy.sympify(expression))
-    # SymPy names ⁢ and ⅇ by entities; the second has a letter of its own that few fonts have.
+    body = _Printer({"mul_symbol": "dot"}).doprint(sympy.sympify(expression))
+    # SymPy names operators by entities, and e by one whose letter few fonts have.
     body = re.sub(r"&(?!lt;|gt;|amp;|quot;|apos;|#)\w+;", lambda found: html.unescape(found[0]), body)
-    body = body.replace("ⅇ", "e").replace("ⅆ", "d").replace("ⅈ", "i")
+    body = body.replace("ⅇ", "e").replace("<mo>-</mo>", "<mo>−</mo>").replace("<mn>-", "<mn>−")
     return f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">{body}</math>'
 
 

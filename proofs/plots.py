@@ -1,4 +1,4 @@
-"""Pictures for the page: numbers from `reference`, at the inputs of the claims' own counterexamples, and their drawings.
+"""Pictures for the page: numbers from `reference` at the inputs of the claims' counterexamples, and their drawings.
 
 A picture shows what a claim says and proves nothing. Numbers and drawings are apart, so that the numbers can be tested
 without matplotlib, which is imported where something is drawn. A drawing is inline SVG in the page's own colours: they
@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ Array = NDArray[np.float64]
 # matplotlib wants colours of its own; these stand for the page's variables and are replaced in the SVG.
 COLOURS = {"ink": "#010203", "soft": "#010204", "line": "#010205", "fine": "#010206", "failed": "#010207"}
 INK, SOFT, LINE, FINE, RAISED = COLOURS.values()
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.edgecolor": LINE,
@@ -84,7 +85,7 @@ def padded_batch() -> Batch:
     """Four drawn instances in a layer of ten columns and three classes: P is zero but for its first four."""
     draw = np.random.default_rng(0)
     Z = draw.random((4, 10))
-    P = reshape_inverse(inverse_gram(gram(Z, gamma=0.1)), 10)
+    P = reshape_inverse(inverse_gram(gram(Z, gamma=float(GRID[0]))), 10)
     return Batch(draw.standard_normal((3, 10)), Z, np.array([0, 1, 2, 0]), P)
 
 
@@ -112,7 +113,8 @@ def moves(batch: Batch, lr: float) -> Array:
 
 def margins(W: Array) -> Array:
     """The difference of the two classes' weights, (d_in,): J depends on nothing else where n_c = 2."""
-    return W[0] - W[1]
+    difference: Array = W[0] - W[1]
+    return difference
 
 
 def near_the_bound() -> Plot:
@@ -132,8 +134,9 @@ def near_the_bound() -> Plot:
 
     return Plot(
         _svg("near", draw),
-        f"Mean loss after one step of the mini-batch of the certificate, γ = {GRID[0]}, over η. Up to the dashed line the "
-        f"claim {_QUOTE} says that it does not rise, whatever the labels; these labels reach the limit a little later.",
+        f"Mean loss after one step of the mini-batch of the certificate, γ = {GRID[0]}, over η. Up to the dashed line "
+        f"the claim {_QUOTE} says that it does not rise, whatever the labels; "
+        "with these labels it rises above J(W) a little later.",
     )
 
 
@@ -157,8 +160,8 @@ def on_the_grid() -> Plot:
 
     return Plot(
         _svg("grid", draw),
-        f"The same mini-batch for the four γ of the paper: the bounds {BOUND}/λ_max(K) (red marks) lie far below its four η "
-        f"(upright lines), where the loss is far above J(W). Claim {_QUOTE}.",
+        f"The same mini-batch for the four γ of the paper: the bounds {BOUND}/λ_max(K) (red marks) lie far below its "
+        f"four η (upright lines), where the loss is far above J(W). Claim {_QUOTE}.",
     )
 
 
@@ -186,8 +189,8 @@ def frozen_columns() -> Plot:
 
     return Plot(
         _svg("frozen", draw, size=(6.4, 2.4)),
-        f"|W' − W| of one step with m = {kept} drawn instances in d_in = {found.shape[1]} columns, η = {GRID[0]}, γ = 0.1: "
-        f"columns beyond m (right of the dashed line) do not move at all. Claim {_QUOTE}.",
+        f"|W' − W| of one step with m = {kept} drawn instances in d_in = {found.shape[1]} columns, η = {GRID[0]}, "
+        f"γ = {GRID[0]}: columns beyond m (right of the dashed line) do not move at all. Claim {_QUOTE}.",
     )
 
 
@@ -212,9 +215,9 @@ def level_sets() -> Plot:
 
     return Plot(
         _svg("levels", draw, size=(4.6, 4.2)),
-        f"Level sets of the mean loss over the margins of the certificate's two instances, with the step for η = {GRID[0]}, "
-        f"γ = {gamma}. It lowers the mean and carries instance 1 to the left of the dotted line, where J₁ is larger. "
-        f"Claim {_QUOTE}.",
+        "Level sets of the mean loss over the margins of the certificate's two instances, with the step for "
+        f"η = {GRID[0]}, γ = {gamma}. It lowers the mean and carries instance 1 to the left of the dotted line, "
+        f"where J₁ is larger. Claim {_QUOTE}.",
     )
 
 
@@ -231,8 +234,13 @@ PLOTS: Mapping[str, tuple[Callable[[], Plot], ...]] = {
 
 def of(claim: str) -> list[Plot]:
     """The drawings that belong to a claim, by its name. Needs matplotlib."""
-    drawn = [plot() for plot in PLOTS.get(claim, ())]
+    drawn = [_drawn(plot) for plot in PLOTS.get(claim, ())]
     return [Plot(plot.svg, plot.caption.format(claim=claim)) for plot in drawn]
+
+
+@cache
+def _drawn(plot: Callable[[], Plot]) -> Plot:
+    return plot()
 
 
 def _rectangle(corner: tuple[float, float], side: float, alpha: float | None, style: dict[str, str]) -> Any:
