@@ -34,7 +34,7 @@ VERDICTS = ("HOLDS", "HOLDS_IF", "FAILS")
 AXIOMS = {
     "ClassicalDedekindReals.sig_forall_dec": "a property that is decided for every natural number holds for all, or a "
     "number is found for which it fails",
-    "ClassicalDedekindReals.sig_not_dec": "of ¬¬A and ¬A one can be told",
+    "ClassicalDedekindReals.sig_not_dec": "of every A it can be told whether ¬A or ¬¬A",
     "Classical_Prop.classic": "excluded middle: A or ¬A",
     "FunctionalExtensionality.functional_extensionality_dep": "functions with equal values are equal",
 }
