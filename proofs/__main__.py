@@ -70,7 +70,7 @@ def proofs(
     if axioms:
         names = {piece.name: each.name for each in claims for piece in each.evidence if piece.kind == "theorem"}
         with _progress() as on_step:
-            outcomes = ledger.theorems(list(names), on_step)
+            outcomes = ledger.axioms(list(names), on_step)
         console.print(_axioms(names, outcomes))
         raise typer.Exit(_exit_code(ledger.worst(outcome.status for outcome in outcomes.values())))
     with _progress() as on_step:
@@ -132,6 +132,8 @@ def audit_run(
             )
     except (audit.AuditError, OSError) as error:
         _stop(str(error))
+    for reason in audit.left_out(run):
+        Console(stderr=True).print(f"not audited: {reason}", style="yellow", markup=False, soft_wrap=True)
     if as_json:
         print(json.dumps(audit.as_json(runs), indent=1, ensure_ascii=False))
         return

@@ -96,13 +96,12 @@ class Finding:
 
 
 def read(folder: Path) -> list[Run]:
-    """The recorded runs of a study's folder, or the one of a run's folder.
+    """The recorded runs of a study's folder (`left_out` names the others), or the one of a run's folder.
 
     Raises AuditError for a folder that is neither, a run without the record, and files that make no sense.
     """
     if (folder / CONFIG).is_file():
-        settings, seeds = _config(folder / CONFIG)
-        places = [place for seed in seeds if (place := folder / f"{OPTIMIZER}-seed{seed}").is_dir()]
+        settings, places = _places(folder)
         if not places:
             raise AuditError(f"{folder}: no run of {OPTIMIZER} there; train with --optimizer {OPTIMIZER}")
         recorded = [place for place in places if (place / CLAIMS).is_file()]
@@ -116,6 +115,14 @@ def read(folder: Path) -> list[Run]:
         f"{folder}: expected the folder of a run or of a study, with {CLAIMS} or {CONFIG} in it; "
         "python -m gpu train --record-claims makes one"
     )
+
+
+def left_out(folder: Path) -> list[str]:
+    """Why runs of a study have no record, where others have one: `read` goes without them."""
+    if not (folder / CONFIG).is_file():
+        return []
+    settings, places = _places(folder)
+    return [_no_record(place, settings) for place in places if not (place / CLAIMS).is_file()]
 
 
 def findings(run: Run) -> list[Finding]:
@@ -278,6 +285,12 @@ def _config(path: Path) -> tuple[dict[str, Any], list[int]]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AuditError(f"{path}: not the configuration of a study ({error!r}); {RECORD}") from error
     return settings, seeds
+
+
+def _places(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The settings of a study, and the folders of its runs that could have a record."""
+    settings, seeds = _config(folder / CONFIG)
+    return settings, [place for seed in seeds if (place := folder / f"{OPTIMIZER}-seed{seed}").is_dir()]
 
 
 def _run(folder: Path, settings: dict[str, Any]) -> Run:

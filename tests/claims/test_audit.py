@@ -365,3 +365,17 @@ def test_a_run_of_steps_too_long_breaks_what_one_by_the_monotone_rule_keeps(tmp_
     for found in (constant, monotone):
         assert found["padding-trains-the-layer"]["numbers"]["unmoved"] == 0.5
         assert "contradicted" not in found["mini-batch-mean"]["numbers"]
+
+
+def test_run_of_a_study_without_a_record_is_named_and_the_others_are_audited(tmp_path: Path) -> None:
+    folder = study(tmp_path / "study")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"seeds": [0, 1]}))
+    assert audit.left_out(folder) == audit.left_out(folder / RUN) == []
+    (folder / "kernel-sgd-seed1").mkdir()
+    (folder / "kernel-sgd-seed1" / "failure.json").write_text("{}")
+    code, output = command("audit", folder)
+    assert code == 0
+    assert "not audited" in output
+    assert "seed1/claims.csv: no such file, since this run failed in its first epoch" in output
+    assert "kernel-sgd-seed0" in output

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -194,10 +195,16 @@ def test_axioms_are_listed_theorem_by_theorem(monkeypatch: pytest.MonkeyPatch) -
         "v": Outcome(Status.FAILED, reason="planted"),
     }
     monkeypatch.setattr(ledger, "theorems", lambda names, _: {name: results[name] for name in names})
+    own = {"t": ("own axiom",), "u": ()}
+    monkeypatch.setattr("proofs.rocq.THEOREMS", [SimpleNamespace(name=name) for name in results])
+    monkeypatch.setattr(
+        "proofs.rocq.assumptions", lambda theorems, **_: {each.name: own[each.name] for each in theorems}
+    )
     of = (claim(Derivation(breaks), Theorem("t"), Theorem("u")), claim(Derivation(shows), Theorem("v"), name="d"))
     code, output = command(monkeypatch, of[:1], "--axioms")
     assert code == 0
-    assert "classic" in output
+    assert "own axiom" in output
+    assert "classic" not in output  # of all theorems together
     assert "nothing" in output
     code, output = command(monkeypatch, of, "--axioms")
     assert code == 1
