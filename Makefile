@@ -28,11 +28,12 @@ lint: install
 	$(BIN)/python -m mypy
 
 # Plants one fault after the other in a copy of the tree and writes which properties fail on it; runs the conformance
-# suite on wrong and on right backends, and writes what it reports of them, and how small an error.
+# suite on wrong and on right backends, and writes what it reports of them, and how small an error; damages the claims.
 audit: install
 	$(BIN)/python -m tests.audit
 	HYPOTHESIS_PROFILE=ci-random $(BIN)/python -m tests.faults --times 3
 	$(BIN)/python -m tests.faults --damage
+	$(BIN)/python -m pytest tests/claims/test_damage.py
 	$(MAKE) mutants
 
 # Changes one expression of the specification and of the torch operations after the other, and writes what no test notices.
