@@ -169,12 +169,7 @@ def _progress() -> "Iterator[Callable[[str], None]]":
 def _table(entries: "Sequence[Entry]") -> Table:
     table = Table("claim", "where", "verdict", "condition", "evidence", show_lines=True)
     for entry in entries:
-        counts: dict[str, list[int]] = {}
-        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True):
-            done = counts.setdefault(piece.kind, [0, 0])
-            done[0] += outcome.status.value == "checked"
-            done[1] += 1
-        evidence = "\n".join(f"{kind} {done}/{all_}" for kind, (done, all_) in counts.items())
+        evidence = "\n".join(f"{kind} {done}/{all_}" for kind, (done, all_) in entry.counts.items())
         colour = COLOURS[entry.claim.verdict.value]
         mark = "" if entry.status.value == "checked" else f"\n{MARKS[entry.status.value]}"
         table.add_row(
@@ -189,46 +184,44 @@ def _table(entries: "Sequence[Entry]") -> Table:
 
 def _print_summary(console: Console, entries: "Sequence[Entry]") -> None:
     verdicts = [entry.claim.verdict.value for entry in entries]
-    pieces = [
-        (entry.claim.name, piece, outcome)
-        for entry in entries
-        for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True)
-    ]
-    checked = sum(outcome.status.value == "checked" for _, _, outcome in pieces)
+    pieces = [piece for entry in entries for piece in entry.pieces]
+    checked = sum(piece.outcome.status.value == "checked" for piece in pieces)
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in COLOURS)
     console.print(f"{len(entries)} claims: {counts}; {checked} of {len(pieces)} pieces of evidence checked")
-    for name, piece, outcome in pieces:
-        if outcome.status.value != "checked":
-            _say(console, f"{name}: {piece.kind} {piece.name}: {outcome.status.value}: {outcome.reason}")
+    for piece in pieces:
+        if piece.outcome.status.value != "checked":
+            evidence, outcome = f"{piece.evidence.kind} {piece.evidence.name}", piece.outcome
+            _say(console, f"{piece.claim.name}: {evidence}: {outcome.status.value}: {outcome.reason}")
     _print_limits(console, entries)
 
 
 def _print_limits(console: Console, entries: "Sequence[Entry]") -> None:
     """What is not proved: what each verdict stands on beside the arithmetic that has just run."""
-    kinds = {entry.claim.name: {piece.kind for piece in entry.claim.evidence} for entry in entries}
-    proved = [name for name, has in kinds.items() if "theorem" in has]
-    derived = [name for name, has in kinds.items() if "theorem" not in has and "derivation" in has]
-    computed = [name for name, has in kinds.items() if not has & {"theorem", "derivation"}]
-    properties = {piece.name for entry in entries for piece in entry.claim.evidence if piece.kind == "property"}
+    from proofs.limits import limits
+
+    found = limits(entries)
     _say(console, "\nwhat is not proved:")
     _say(
         console,
-        f"- Rocq proves theorems for {len(proved)} claims (--axioms: what it assumes): {', '.join(proved)}",
+        f"- Rocq proves theorems for {len(found.proved)} claims (--axioms: what it assumes): {', '.join(found.proved)}",
     )
     _say(
         console,
-        f"- {len(derived)} rest on equations that SymPy checks and on the words between them, which nobody checks "
-        f"(--claim marks what is checked): {', '.join(derived)}",
+        f"- {len(found.derived)} rest on equations that SymPy checks and on the words between them, which nobody "
+        f"checks (--claim marks what is checked): {', '.join(found.derived)}",
     )
     _say(
         console,
-        f"- {len(computed)} are arithmetic on numbers, the paper's tables or one example: {', '.join(computed)}",
+        f"- {len(found.computed)} are arithmetic on numbers, the paper's tables or one example: "
+        f"{', '.join(found.computed)}",
     )
-    _say(console, f"- that the code does what is proved is sampled, by {len(properties)} property tests")
+    if found.open:
+        _say(console, f"- of {len(found.open)} nothing that carries a verdict was checked: {', '.join(found.open)}")
+    _say(console, f"- that the code does what is proved is sampled, by {len(found.sampled)} property tests")
 
 
 def _print_in_full(console: Console, entry: "Entry") -> None:
-    from proofs.claims.tables import sentences
+    from proofs.claims.tables import sentences_of
 
     claim = entry.claim
     console.print(f"[bold]{_escaped(claim.name)}[/]  {_escaped(claim.where)}", highlight=False)
@@ -236,10 +229,11 @@ def _print_in_full(console: Console, entry: "Entry") -> None:
     _say(console, f"statement: {claim.statement}")
     if claim.condition:
         _say(console, f"condition: {claim.condition}")
-    for sentence in (each for each in sentences() if claim.name in each.claims):
+    for sentence in sentences_of(claim.name):
         _say(console, f"  “{sentence.words}”, {sentence.section}")
-    for piece, outcome in zip(claim.evidence, entry.outcomes, strict=True):
-        _say(console, f"\n{piece.kind}: {piece.name}  {MARKS[outcome.status.value]}  {outcome.reason}".rstrip())
+    for piece in entry.pieces:
+        evidence, outcome = piece.evidence, piece.outcome
+        _say(console, f"\n{evidence.kind}: {evidence.name}  {MARKS[outcome.status.value]}  {outcome.reason}".rstrip())
         for line in outcome.lines:
             _say(console, _rendered(line, console.width - 6 if console.is_terminal else 10_000))
         for axiom in outcome.axioms:

@@ -22,7 +22,7 @@ from flint import ctx
 
 from proofs.certificates import PRECISION, Proved
 from proofs.claim import Certificate, Claim, Derivation, Evidence, Line, Outcome, Property, Status, Theorem
-from proofs.claims.tables import sentences
+from proofs.claims.tables import sentences_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,11 +46,34 @@ class TheoremResult(Protocol):
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A piece of evidence of a claim, and what became of it."""
+
+    claim: Claim
+    evidence: Evidence
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class Entry:
     """A claim and the outcome of each piece of its evidence, in order."""
 
     claim: Claim
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The evidence with its outcomes, in order."""
+        return tuple(Piece(self.claim, *each) for each in zip(self.claim.evidence, self.outcomes, strict=True))
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """{kind: (pieces checked, pieces in all)}."""
+        counts: dict[str, tuple[int, int]] = {}
+        for piece in self.pieces:
+            done, all_ = counts.get(piece.evidence.kind, (0, 0))
+            counts[piece.evidence.kind] = (done + (piece.outcome.status is Status.CHECKED), all_ + 1)
+        return counts
 
     @property
     def status(self) -> Status:
@@ -136,13 +159,9 @@ def as_json(entries: Sequence[Entry]) -> dict[str, Any]:
                 "condition": entry.claim.condition,
                 "sentences": [
                     {"section": sentence.section, "words": sentence.words}
-                    for sentence in sentences()
-                    if entry.claim.name in sentence.claims
+                    for sentence in sentences_of(entry.claim.name)
                 ],
-                "evidence": [
-                    _evidence_as_json(piece, outcome)
-                    for piece, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True)
-                ],
+                "evidence": [_evidence_as_json(piece.evidence, piece.outcome) for piece in entry.pieces],
             }
             for entry in entries
         ]

@@ -8,7 +8,7 @@ import html
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -20,9 +20,10 @@ import sympy  # type: ignore[import-untyped]
 from sympy.printing.mathml import MathMLPresentationPrinter  # type: ignore[import-untyped]
 
 from proofs import plots
-from proofs.claim import Claim, Evidence, Line, Outcome, Status
-from proofs.claims.tables import Sentence, sentences
+from proofs.claim import Line, Status
+from proofs.claims.tables import sentences_of
 from proofs.ledger import Entry, is_proved
+from proofs.limits import limits
 from proofs.rocq import FOLDER, THEOREMS, sources
 
 if TYPE_CHECKING:
@@ -45,40 +46,12 @@ class PageError(Exception):
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of evidence of a claim, and what became of it."""
-
-    claim: Claim
-    evidence: Evidence
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
 class Step:
     """A line of an argument: its words, whether it was proved as it ran, its formula as MathML if it has one."""
 
     text: str
     proved: bool
     formula: str | None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the verdicts of a run stand on, and what it has not checked.
-
-    Every claim is in one of `proved` (theorems that Rocq has checked, by claim), `derived` (SymPy without Rocq: lines
-    proved and lines in all, by claim), `computed` (certificates alone) and `open` (nothing of these was checked).
-    """
-
-    proved: Mapping[str, tuple[str, ...]]
-    derived: Mapping[str, tuple[int, int]]
-    computed: tuple[str, ...]
-    open: tuple[str, ...]
-    axioms: tuple[str, ...]
-    sampled: Mapping[str, tuple[str, ...]]
-    unsampled: tuple[str, ...]
-    unchecked: tuple[Piece, ...]
-    without_numbers: tuple[Sentence, ...]
 
 
 def prepare(path: Path) -> None:
@@ -112,7 +85,7 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
 
 def render(entries: Sequence[Entry]) -> str:
     """The page of these entries."""
-    pieces = _pieces(entries)
+    pieces = [piece for entry in entries for piece in entry.pieces]
     verdicts = [entry.claim.verdict.value for entry in entries]
     return (
         _environment()
@@ -128,54 +101,6 @@ def render(entries: Sequence[Entry]) -> str:
             versions=_versions(),
         )
     )
-
-
-def limits(entries: Sequence[Entry]) -> Limits:
-    """What is not proved, from the outcomes alone."""
-    done = {entry.claim.name: _pieces([entry]) for entry in entries}
-    checked = {name: [piece for piece in all_ if piece.outcome.status is Status.CHECKED] for name, all_ in done.items()}
-    kinds = {name: {piece.evidence.kind for piece in found} for name, found in checked.items()}
-    proved = {name: _names(found, "theorem") for name, found in checked.items() if "theorem" in kinds[name]}
-    derived = {
-        name: _counted(piece.outcome.lines for piece in found if piece.evidence.kind == "derivation")
-        for name, found in checked.items()
-        if "theorem" not in kinds[name] and "derivation" in kinds[name]
-    }
-    rest = [name for name in done if name not in proved and name not in derived]
-    all_pieces = _pieces(entries)
-    sampled: dict[str, tuple[str, ...]] = {}
-    for piece in all_pieces:
-        if piece.evidence.kind == "property":
-            sampled[piece.evidence.name] = (*sampled.get(piece.evidence.name, ()), piece.claim.name)
-    return Limits(
-        proved=proved,
-        derived=derived,
-        computed=tuple(name for name in rest if "certificate" in kinds[name]),
-        open=tuple(name for name in rest if "certificate" not in kinds[name]),
-        axioms=tuple(sorted({axiom for piece in all_pieces for axiom in piece.outcome.axioms})),
-        sampled=sampled,
-        unsampled=tuple(name for name, found in done.items() if not _names(found, "property")),
-        unchecked=tuple(piece for piece in all_pieces if piece.outcome.status is not Status.CHECKED),
-        without_numbers=tuple(sentence for sentence in sentences() if not sentence.claims),
-    )
-
-
-def _pieces(entries: Iterable[Entry]) -> list[Piece]:
-    return [
-        Piece(entry.claim, evidence, outcome)
-        for entry in entries
-        for evidence, outcome in zip(entry.claim.evidence, entry.outcomes, strict=True)
-    ]
-
-
-def _names(pieces: Iterable[Piece], kind: str) -> tuple[str, ...]:
-    return tuple(piece.evidence.name for piece in pieces if piece.evidence.kind == kind)
-
-
-def _counted(arguments: Iterable[Sequence[Line]]) -> tuple[int, int]:
-    """How many lines were proved as they ran, of how many."""
-    marks = [is_proved(line) for lines in arguments for line in lines]
-    return sum(marks), len(marks)
 
 
 class _Printer(MathMLPresentationPrinter):  # type: ignore[misc]
@@ -258,20 +183,9 @@ def _environment() -> "Environment":
         "theorem": _theorem,
         "markup": Markup,  # MathML and SVG are made here, out of expressions and numbers
         "plots": plots.of,
-        "pieces": lambda entry: _pieces([entry]),
-        "sentences": lambda claim: [each for each in sentences() if claim.name in each.claims],
-        "counts": _counts,
+        "sentences": sentences_of,
     }
     return environment
-
-
-def _counts(entry: Entry) -> dict[str, tuple[int, int]]:
-    """{kind: (pieces checked, pieces in all)}."""
-    counts: dict[str, tuple[int, int]] = {}
-    for piece in _pieces([entry]):
-        done, all_ = counts.get(piece.evidence.kind, (0, 0))
-        counts[piece.evidence.kind] = (done + (piece.outcome.status is Status.CHECKED), all_ + 1)
-    return counts
 
 
 def _versions() -> dict[str, str]:

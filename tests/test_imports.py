@@ -28,7 +28,7 @@ WALLS: dict[str, tuple[set[str], ...]] = {
         {"algorithm"},
     ),
     "gpu": ({"torch_ops", "cupy_ops"}, {"kernels"}, {"optim"}, {"train"}, {"experiments"}, {"bench"}),
-    "proofs": ({"claim", "certificates"}, {"claims", "rocq"}, {"ledger", "plots"}, {"audit", "page"}),
+    "proofs": ({"claim", "certificates"}, {"claims", "rocq"}, {"ledger", "plots"}, {"limits"}, {"audit", "page"}),
     "tests": ({"conftest"}, {"support"}, {"reference", "gpu", "claims", "conformance"}, {"faults"}),
 }
 KNOWN_PACKAGES = {

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "data"
@@ -43,9 +44,15 @@ class Sentence:
     claims: tuple[str, ...]
 
 
+@cache
 def sentences() -> tuple[Sentence, ...]:
     """The paper's checkable sentences in its order; without claims where there are no numbers to check them against."""
     return tuple(Sentence(row["section"], row["words"], tuple(row["claims"].split())) for row in rows("sentences"))
+
+
+def sentences_of(claim: str) -> tuple[Sentence, ...]:
+    """Those that a claim checks."""
+    return tuple(sentence for sentence in sentences() if claim in sentence.claims)
 
 
 def figures(name: str, column: str) -> dict[tuple[str, str], Figure]:

@@ -211,6 +211,20 @@ def test_axioms_are_listed_theorem_by_theorem(monkeypatch: pytest.MonkeyPatch) -
     assert "failed: planted" in output
 
 
+def test_what_was_not_checked_here_is_not_said_to_be_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = Outcome(Status.NOT_HERE, reason="no coqc")
+    monkeypatch.setattr(ledger, "theorems", lambda names, _: dict.fromkeys(names, outcome))
+    of = (
+        claim(Derivation(shows), Theorem("t"), name="argued"),
+        claim(Certificate(shows), Theorem("t"), name="counted"),
+    )
+    code, output = command(monkeypatch, (*of, claim(Theorem("t"), name="bare")))
+    assert code == 3
+    lines = [line for line in output.splitlines() if line.startswith("- ")]
+    assert lines[0].startswith("- Rocq proves theorems for 0 claims")
+    assert [line.rpartition(": ")[2] for line in lines[1:4]] == ["argued", "counted", "bare"]
+
+
 @pytest.mark.slow
 def test_all_properties_run_in_one_process_and_unknown_nodes_fail() -> None:
     known = Property("tests/reference/test_conditions.py::test_an_indefinite_p_has_no_safe_learning_rate")

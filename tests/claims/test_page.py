@@ -33,6 +33,7 @@ from proofs.claim import (
 )
 from proofs.claims import cross_entropy, mini_batch, own_loss
 from proofs.ledger import Entry
+from proofs.limits import limits
 
 ROOT = Path(__file__).parents[2]
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -165,7 +166,7 @@ def test_theorems_say_what_they_prove_and_assume(text: str) -> None:
 
 
 def test_every_claim_stands_in_one_group_of_what_is_not_proved() -> None:
-    found = page.limits(ENTRIES)
+    found = limits(ENTRIES)
     assert found.proved == {"mini-batch-mean": ("mini_batch",)}
     assert found.derived == {"derived": (1, len(FORMULAS) + 2)}
     assert (found.computed, found.open) == (("computed",), ("open",))
