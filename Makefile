@@ -36,7 +36,7 @@ audit: install
 	$(BIN)/python -m pytest tests/claims/test_damage.py
 	$(MAKE) mutants
 
-# Changes one expression of the specification and of the torch operations after the other, and writes what no test notices.
+# Changes one expression after the other of the specification and of the torch operations; writes what no test notices.
 mutants: install
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS),mutation]"
 	PATH="$(CURDIR)/$(BIN):$$PATH" HYPOTHESIS_PROFILE=mutation $(BIN)/mutmut run --max-children 2

@@ -185,8 +185,9 @@ class Outcomes:
     def _table(self) -> Iterator[str]:
         """Rows of operations, each above its kinds of ratio; columns of backends and dtypes."""
         names, dtypes = zip(*self._subjects(), strict=True) if self._subjects() else ((), ())
-        rows = [(f"worst ratio, of {THRESHOLD:g}", ["right ones", *names]), ("", ["", *dtypes])] if names else []
         known = right_ones()
+        heading = ["right ones" if known else "", *names]
+        rows = [(f"worst ratio, of {THRESHOLD:g}", heading), ("", ["", *dtypes])] if names else []
         for row in self.operations():
             rows.append((title(row["operation"]), ["", *(_count(cell) for cell in row["cells"])]))
             for kind in row["kinds"]:

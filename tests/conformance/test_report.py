@@ -174,6 +174,7 @@ def test_report_goes_without_what_was_never_measured(
     record, page = read(tmp_path)
     assert record["right_ones"] == {}
     assert "right ones" not in page
+    assert "right ones" not in "".join(outcomes.summary())
 
 
 @pytest.mark.parametrize(

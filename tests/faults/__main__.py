@@ -159,12 +159,13 @@ def main() -> int:
     for option, how in (("--largest", "drawn"), ("--searched", "searched for")):
         parser.add_argument(option, type=int, metavar="N", help=f"the largest ratios of right backends, N inputs {how}")
     arguments = parser.parse_args()
-    for examples, how in ((arguments.largest, "drawn"), (arguments.searched, "searched")):
-        if examples:
-            from tests.faults import largest
+    asked = {"drawn": arguments.largest, "searched": arguments.searched}
+    if any(asked.values()):
+        from tests.faults import largest
 
-            print(json.dumps(largest.search(examples, how), indent=1))
-    if arguments.largest or arguments.searched:
+        for how, examples in asked.items():
+            if examples:
+                print(json.dumps(largest.search(examples, how), indent=1))
         return 0
     if not arguments.damage:
         return check(arguments.name, arguments.times)
