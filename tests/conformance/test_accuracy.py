@@ -57,6 +57,17 @@ def test_polynomial_kernel_keeps_its_precision_where_rows_differ_in_scale(subjec
 
 
 @about("gram")
+def test_polynomial_kernel_of_rows_that_the_root_of_gamma_takes_out_of_range(subject: Subject) -> None:
+    """√γ·x vanishes where γ⟨x,y⟩, of a small and a large row, does not."""
+    info = np.finfo(subject.dtype)
+    exponents = np.array([[int(0.8 * info.minexp)], [info.maxexp - 5]])
+    X = np.ldexp(np.random.default_rng(0).uniform(1, 2, (2, 3)), exponents).astype(subject.dtype)
+    options = {"kernel": "polynomial", "gamma": float(2 * info.tiny), "degree": 1, "coef0": 0.0}
+    call = Call("gram", (X,), options)
+    hold(subject, call, ratios.gram(subject.run(call), subject.oracle.gram(X, **options), X, **options))
+
+
+@about("gram")
 @pytest.mark.parametrize("distance", [1e1, 1e3, 1e5])
 def test_rbf_kernel_of_data_far_from_the_origin_and_from_other_members(subject: Subject, distance: float) -> None:
     """Their squares cancel, unless every member is centred by itself."""

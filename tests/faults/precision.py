@@ -45,6 +45,16 @@ def gamma_after_the_product(X: Tensor, kernel: str = "rbf", **options: Any) -> T
     return (gamma * (X @ X.mT) + coef0) ** degree
 
 
+@wrong("gram", "test_polynomial_kernel_of_rows_that_the_root_of_gamma")
+def root_of_gamma_on_either_side(X: Tensor, kernel: str = "rbf", **options: Any) -> Tensor:
+    """(√γ·X)·(√γ·X)ᵀ keeps most products in range, and loses small rows beside large ones."""
+    if kernel != "polynomial":
+        return right.gram(X, kernel, **options)
+    gamma, degree, coef0 = ({"gamma": 1.0, "degree": 3, "coef0": 1.0} | options).values()
+    scaled = math.sqrt(gamma) * X
+    return (scaled @ scaled.mT + coef0) ** degree
+
+
 @wrong("gram", "test_rbf_kernel_of_data_far_from_the_origin")
 def squares_expanded_without_centring(X: Tensor, kernel: str = "rbf", *, gamma: float = 1.0, **others: Any) -> Tensor:
     """‖x‖² + ‖y‖² − 2⟨x,y⟩ of the data as they come: all is cancelled where the mean is large."""

@@ -122,7 +122,7 @@ def gram(
     coef0: float = 1.0,
     product: Product = np.matmul,
 ) -> Array:
-    """Member by member, RBF distances from the differences themselves."""
+    """Member by member: RBF distances from the differences themselves, rows of the polynomial brought to about 1."""
     H = np.empty((*X.shape[:-1], X.shape[-2]), X.dtype)
     ones = np.ones((X.shape[-1], 1), X.dtype)
     for index in np.ndindex(X.shape[:-2]):
@@ -132,8 +132,11 @@ def gram(
         elif kernel == "linear":
             H[index] = product(x, x.T)
         else:
-            scaled = x * x.dtype.type(math.sqrt(gamma))
-            H[index] = (product(scaled, scaled.T) + float(coef0)) ** int(degree)
+            exponents = np.frexp(np.abs(x).max(1, keepdims=True))[1]
+            rows = np.ldexp(x, -exponents)
+            factor, shift = math.frexp(gamma)
+            products = np.ldexp(product(rows, rows.T) * x.dtype.type(factor), exponents + exponents.T + shift)
+            H[index] = (products + float(coef0)) ** int(degree)
     return np.maximum(H, H.swapaxes(-1, -2))
 
 
