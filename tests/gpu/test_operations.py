@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from gpu import torch_ops
-from tests.support import ratios, strategies
+from tests.support import calls, ratios, strategies
 from tests.support.bad_input import GOOD
 from tests.support.calls import CALLS
 
@@ -102,7 +102,7 @@ def test_singular_members_and_only_they_take_the_pseudoinverse(dtype: str, data:
 @FLOATS
 @given(draws)
 def test_gram_in_a_workspace_is_as_near_the_references_as_without(dtype: str, data: DataObject) -> None:
-    call = data.draw(CALLS["gram"](dtype).filter(lambda call: call.options["kernel"] == "rbf"))
+    call = data.draw(calls.gram_calls(dtype, "rbf"))
     (X,), gamma = call.arrays, call.options["gamma"]
     workspace = torch.full((X.size,), torch.nan, dtype=getattr(torch, dtype))
     with np.errstate(all="raise", under="ignore"):

@@ -28,7 +28,7 @@ MODERATE = ("plain", "random", "duplicates", "near-duplicates", "offset", "outli
 @st.composite
 def gram_inputs(draw: st.DrawFn, *kernels: str) -> tuple[Array, Options]:
     """Data and the keywords of a kernel, one of the named, that does not overflow on them."""
-    options = draw(strategies.kernels().filter(lambda options: not kernels or options["kernel"] in kernels))
+    options = draw(strategies.kernels(*kernels))
     bounded = options["kernel"] == "polynomial"
     kinds = strategies.BOUNDED_KINDS if bounded else strategies.DATA_KINDS
     return draw(strategies.data_matrices(kinds=kinds)), options

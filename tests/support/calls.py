@@ -29,12 +29,13 @@ class Call(NamedTuple):
 
 
 @st.composite
-def gram_calls(draw: DrawFn, dtype: str, kernel: str | None = None) -> Call:
-    """Data, one matrix or several, and the keywords of a kernel (any, where None) that does not overflow on them."""
-    options = draw(strategies.kernels().filter(lambda o: kernel in (None, o["kernel"])))
+def gram_calls(draw: DrawFn, dtype: str, *kernels: str, batched: bool = True) -> Call:
+    """Data, one matrix or, where `batched`, several too, and the keywords of a kernel, one of the named, that does not
+    overflow on them."""
+    options = draw(strategies.kernels(*kernels))
     kinds = strategies.BOUNDED_KINDS if options["kernel"] == "polynomial" else strategies.DATA_KINDS
     members = strategies.data_matrices(dtype, draw(strategies.INSTANCES), draw(strategies.FEATURES), kinds)
-    return Call("gram", (draw(members | strategies.stacks(members)),), options)
+    return Call("gram", (draw(members | strategies.stacks(members) if batched else members),), options)
 
 
 @st.composite
@@ -81,8 +82,8 @@ def reshape_calls(draw: DrawFn, dtype: str) -> Call:
 
 
 @st.composite
-def weight_gradient_calls(draw: DrawFn, dtype: str) -> Call:
-    m = draw(strategies.INSTANCES)
+def weight_gradient_calls(draw: DrawFn, dtype: str, instances: SearchStrategy[int] = strategies.INSTANCES) -> Call:
+    m = draw(instances)
     return Call("weight_gradient", (draw(strategies.matrices(dtype, m)), draw(strategies.features(dtype, m))), {})
 
 

@@ -87,20 +87,13 @@ def learning_rates() -> SearchStrategy[float]:
     return st.sampled_from((*PAPER_GRID, 1.0, 10.0, 0.0))
 
 
-def kernels() -> SearchStrategy[dict[str, object]]:
-    """Keywords of `gram` for the three kernels, parameters around the paper's."""
+def kernels(*names: str) -> SearchStrategy[dict[str, object]]:
+    """Keywords of `gram` for the named kernels, all three where none is named, parameters around the paper's."""
     gamma = st.sampled_from((1.0, *PAPER_GRID))
+    polynomial = {"gamma": gamma, "degree": st.integers(1, 3), "coef0": st.integers(-2, 2).map(float)}
+    parameters = {"rbf": {"gamma": gamma | st.just(10.0)}, "linear": {}, "polynomial": polynomial}
     return st.one_of(
-        st.fixed_dictionaries({"kernel": st.just("rbf"), "gamma": gamma | st.just(10.0)}),
-        st.just({"kernel": "linear"}),
-        st.fixed_dictionaries(
-            {
-                "kernel": st.just("polynomial"),
-                "gamma": gamma,
-                "degree": st.integers(1, 3),
-                "coef0": st.integers(-2, 2).map(float),
-            }
-        ),
+        *(st.fixed_dictionaries({"kernel": st.just(name), **parameters[name]}) for name in names or parameters)
     )
 
 
