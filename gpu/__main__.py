@@ -1,4 +1,4 @@
-"""python -m gpu: train, compare, bench. torch and scikit-learn are imported by the commands that need them."""
+"""python -m gpu: train, compare, reproduce, bench. What is slow to import is imported by the commands that need it."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer import Option
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     from gpu.train import Study
@@ -71,7 +71,7 @@ def train(
     optimizer: Optimizers = ["kernel-sgd"],  # noqa: B006
     lr: Annotated[float, Option(help="Learning rate; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")] = 0.1,
     gamma: Gamma = 0.01,
-    kernel: Annotated[str, Option(help="rbf, linear or polynomial.")] = "rbf",
+    kernel: Annotated[str, Option(help="rbf, linear, polynomial; random-psd, a control.")] = "rbf",
     degree: Annotated[int, Option(help="Of the polynomial kernel.")] = 3,
     coef0: Annotated[float, Option(help="Of the polynomial kernel.")] = 1.0,
     ridge: Annotated[float, Option(help="Added to the kernel matrix's diagonal before it is inverted.")] = 0.0,
@@ -147,6 +147,51 @@ app.command(
     help="Train with all three optimizers, five paired seeds, and compare them. Options as for train.",
     context_settings={"default_map": {"optimizer": ["kernel-sgd", "sgd", "sgd-momentum"], "seeds": 5}},
 )(train)
+
+
+@app.command("reproduce")
+def reproduce(
+    target: Annotated[str, Argument(help="table1, table2, figure1 … figure4, kernels or layers.")],
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    scaling: Scaling = "unit",
+    hidden: Hidden = "100,100",
+    quick: Annotated[bool, Option("--quick", help="A small grid, few epochs, two repeats.")] = False,
+    epochs: Annotated[int | None, Option(min=1, help="At most, a run  [default: 500; quick: 10]")] = None,
+    repeats: Annotated[int | None, Option(min=1, help="Of the chosen setting  [default: 5; quick: 2]")] = None,
+    processes: Annotated[int | None, Option(min=1, help="Runs at once  [default: as many as cores]")] = None,
+    out: Annotated[Path | None, Option(help="The study's folder  [default: runs/reproduce/STUDY-DATA]")] = None,
+) -> None:
+    """A table or figure of the paper: its runs, ours beside the paper's numbers, as a table, a CSV and a picture.
+
+    Every setting of the paper's grid is run once, the best on validation data five times. The same command again goes
+    on after Ctrl-C, a crash or kill -9.
+    """
+    with reported_errors():
+        from dataclasses import replace
+
+        from gpu.experiments import reproduce as experiments
+        from gpu.experiments.grid import Source
+        from gpu.experiments.page import terminal_table, write
+        from gpu.experiments.protocol import QUICK, Protocol
+        from gpu.train import Settings, UsageError
+
+        if target not in (names := (*experiments.WITHOUT_A_STUDY, *experiments.TARGETS)):
+            raise UsageError(f"target: expected one of {', '.join(names)}, got {target!r}")
+        protocol = QUICK if quick else Protocol()
+        protocol = replace(protocol, epochs=epochs or protocol.epochs, repeats=repeats or protocol.repeats)
+        source = Source(data, None if data_dir is None else str(data_dir.absolute()), scaling)
+        settings, folder = Settings(hidden=_widths(hidden)), out or experiments.folder_of(target, data, quick=quick)
+        progress = Console(stderr=True)
+        try:
+            page = experiments.reproduce(target, source, settings, protocol, folder, progress, processes=processes)
+        except KeyboardInterrupt:
+            progress.print("stopped; the same command goes on from here", markup=False)
+            raise
+        console = _console()
+        console.print(terminal_table(page))
+        for line in (*page.notes, *(f"written: {path}" for path in write(page, folder, target))):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @bench.command("step")

@@ -122,17 +122,40 @@ def epochs_of_batches(
     try:
         if settings.optimizer == "kernel-sgd":
             options: dict[str, Any] = {name: getattr(settings, name) for name in CACHE_OPTIONS}
-            if settings.resample:
+            if settings.kernel == "random-psd":
+                epochs = iter([random_inverses(settings, X, y)])
+            elif settings.resample:
                 caches = resampled(X, m, seed=seed, start_epoch=start_epoch, epochs=settings.epochs, **options)
+                epochs = ((list(cache.batches(X, y)), cache) for cache in caches)
             else:
-                caches = iter([KernelCache(X, mini_batches(n, m, seed=seed), **options)])
-            epochs = ((list(cache.batches(X, y)), cache) for cache in caches)
+                cache = KernelCache(X, mini_batches(n, m, seed=seed), **options)
+                epochs = iter([(list(cache.batches(X, y)), cache)])
         else:
             seeds = ((seed, epoch) for epoch in count(start_epoch)) if settings.resample else iter([seed])
             epochs = (([(X[i], y[i], None) for i in mini_batches(n, m, seed=s)], None) for s in seeds)
         yield from epochs if settings.resample else repeat(next(epochs))
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def random_inverses(settings: Settings, X: Tensor, y: Tensor) -> tuple[list[Batch], KernelCache]:
+    """The control of section 4.5: in place of a mini-batch's kernel matrix, A·Aᵀ/m, A (m′, m) standard normal.
+
+    m is the batch size, m′ how many instances the mini-batch has. The paper does not say how its matrices are drawn.
+    """
+    n, m = len(X), settings.batch_size
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = (torch.randn(n, m, generator=generator, dtype=torch.float64) / math.sqrt(m)).to(X.device)
+    cache = KernelCache(
+        noise,
+        mini_batches(n, m, seed=settings.seed),
+        kernel="linear",
+        ridge=settings.ridge,
+        memory_budget=settings.memory_budget,
+        dtype=X.dtype,
+    )
+    inverses = (inverse for _, inverse in cache.batches(noise))
+    return [(X[i.indices], y[i.indices], CachedInverse.unchecked(i.matrix)) for i in inverses], cache
 
 
 def accuracy(model: nn.Module, X: Tensor, y: Tensor) -> Tensor:

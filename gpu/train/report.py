@@ -116,7 +116,7 @@ def plot(study: Study, folder: Path) -> bool:
     for settings in study.runs:
         if not (folder / settings.run_name / RESULT).exists():
             continue
-        epochs, losses, validation, test = _metrics(folder / settings.run_name / METRICS)
+        epochs, losses, validation, test = read_metrics(folder / settings.run_name / METRICS)
         colour = f"C{study.optimizers.index(settings.optimizer)}"
         label = None if settings.optimizer in labelled else settings.optimizer
         labelled.add(settings.optimizer)
@@ -134,8 +134,9 @@ def plot(study: Study, folder: Path) -> bool:
     return True
 
 
-def _metrics(path: Path) -> tuple[list[float], ...]:
-    """Epochs, losses, validation and test accuracies in percent."""
+def read_metrics(path: Path) -> tuple[list[float], ...]:
+    """Epochs, losses, validation and test accuracies in percent, of a metrics.csv. Raises CheckpointError where it is
+    damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

@@ -7,7 +7,7 @@ from gpu.train.errors import UsageError
 
 CHOICES = {
     "optimizer": ("kernel-sgd", "sgd", "sgd-momentum"),
-    "kernel": ("rbf", "linear", "polynomial"),
+    "kernel": ("rbf", "linear", "polynomial", "random-psd"),
     "decay": ("l2", "decoupled"),
     "bias": ("plain", "augmented"),
     "layers": ("last", "all"),
@@ -38,7 +38,8 @@ class Settings:
     """One run. The defaults are the paper's protocol; η (`lr`) and γ (`gamma`) come from its grid.
 
     `seed` decides the initial weights, the validation split and the mini-batches, so that runs of several optimizers
-    with one seed are paired. `momentum` is that of "sgd-momentum". Kernel, `decay`, `bias`, `layers`, `step_rule`
+    with one seed are paired. `momentum` is that of "sgd-momentum". Kernel ("random-psd" is no kernel but a control, see
+    `gpu.train.loop.random_inverses`), `decay`, `bias`, `layers`, `step_rule`
     and `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values
     out of range.
     """
@@ -89,6 +90,8 @@ class Settings:
             raise UsageError(f"validation: expected a fraction between 0 and 1, got {self.validation}")
         if any(width < 1 for width in self.hidden):
             raise UsageError(f"hidden: expected widths >= 1, got {','.join(map(str, self.hidden))}")
+        if self.kernel == "random-psd" and self.resample:
+            raise UsageError("kernel: random-psd is drawn once a run, got it together with resample")
         if self.step_rule == "monotone" and self.layers == "all":
             raise UsageError("step_rule: monotone bounds one layer's step, got it together with layers=all")
 

@@ -131,22 +131,36 @@ def run(
     torch.set_num_threads(study.settings.threads)
     results: list[Result | Failure] = []
     for settings in study.runs:
-        place = folder / settings.run_name
-        place.mkdir(exist_ok=True)
-        result: Result | Failure
-        if (place / RESULT).exists():
-            result = _read(Result, place / RESULT)
-        elif (place / FAILURE).exists():
-            result = _read(Failure, place / FAILURE)
-        else:
-            try:
-                result, file = fit(settings, data, place, on_epoch=partial(on_epoch, settings)), RESULT
-            except FloatingPointError as error:
-                result, file = Failure(settings.optimizer, settings.seed, str(error)), FAILURE
-            write_text(place / file, json.dumps(asdict(result), indent=1))
+        result = run_one(settings, data, folder / settings.run_name, on_epoch=partial(on_epoch, settings))
         on_result(result)
         results.append(result)
     return results
+
+
+def run_one(
+    settings: Settings, data: Dataset, place: Path, *, on_epoch: Callable[[Row], None] = lambda _: None
+) -> Result | Failure:
+    """The run in the folder `place`: read if it has finished or failed before, gone on with if it was interrupted."""
+    place.mkdir(parents=True, exist_ok=True)
+    finished = read_result(place)
+    if finished is not None:
+        return finished
+    result: Result | Failure
+    try:
+        result, file = fit(settings, data, place, on_epoch=on_epoch), RESULT
+    except FloatingPointError as error:
+        result, file = Failure(settings.optimizer, settings.seed, str(error)), FAILURE
+    write_text(place / file, json.dumps(asdict(result), indent=1))
+    return result
+
+
+def read_result(place: Path) -> Result | Failure | None:
+    """What a run in this folder came to; None where it has not ended."""
+    if (place / RESULT).exists():
+        return _read(Result, place / RESULT)
+    if (place / FAILURE).exists():
+        return _read(Failure, place / FAILURE)
+    return None
 
 
 def require_device(device: str) -> None:

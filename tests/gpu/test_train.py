@@ -537,3 +537,25 @@ def test_an_optimizer_s_state_comes_back_from_a_checkpoint_bit_for_bit(tmp_path_
 def test_a_result_holds_plain_numbers_that_json_can_hold(finished):
     result = fit(SMALL, DATA, finished)
     assert json.loads(json.dumps(asdict(result))) == asdict(result)
+
+
+def test_random_inverses_are_those_of_normal_matrices_of_the_seed_times_their_transpose_over_m():
+    settings = replace(SMALL, kernel="random-psd", seed=5)
+    batches, cache = loop.random_inverses(settings, DATA.X_train, DATA.y_train)
+    n, m = len(DATA.X_train), settings.batch_size
+    A = torch.randn(n, m, generator=torch.Generator().manual_seed(5), dtype=torch.float64).numpy()
+    for (x, y, inverse), picked in zip(batches, mini_batches(n, m, seed=5), strict=True):
+        assert torch.equal(x, DATA.X_train[picked])
+        assert torch.equal(y, DATA.y_train[picked])
+        H = A[picked] @ A[picked].T / m
+        assert inverse.matrix.dtype == torch.float32
+        residual = np.abs(inverse.matrix.numpy().astype(float) @ H - np.eye(len(H))).max()
+        # Rounded once, from float64: |X̂ − X|·|H| ≤ u·|X|·|H|, whose entries are at most ‖X‖₂·‖H‖₂.
+        assert residual < 2 * 2**-24 * np.linalg.cond(H)
+    assert len(batches[-1][1]) == n % m
+    assert cache.nbytes == n * m * 4
+
+
+def test_random_psd_is_drawn_once_a_run():
+    with pytest.raises(UsageError, match="random-psd"):
+        Settings(kernel="random-psd", resample=True)

@@ -1,0 +1,28 @@
+"""Table 1: the data sets. What is loaded has the counts that it states."""
+
+from typing import TYPE_CHECKING
+
+from gpu.experiments.page import Page, Row, quantity
+from gpu.experiments.paper import table
+from gpu.train.data import Dataset
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def page(data: Dataset) -> Page:
+    stated = {name: float(row[name]) for row in table("datasets", data.name) for name in ("train", "test", "classes")}
+    counts = {"train": len(data.X_train), "test": len(data.X_test), "classes": len(data.classes)}
+    row: Row = {"": data.name}
+    for name, count in counts.items():
+        row |= quantity(name, [count], stated.get(name))
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        for shift, (name, labels) in enumerate((("training", data.y_train), ("test", data.y_test))):
+            shares = labels.bincount(minlength=len(data.classes)) / len(labels)
+            axes.bar([c + 0.4 * shift for c in range(len(data.classes))], (100 * shares).tolist(), 0.4, label=name)
+        axes.set(xlabel="class", ylabel="share %")
+        axes.legend()
+
+    return Page(f"Table 1: {data.name}", [row], (), draw)

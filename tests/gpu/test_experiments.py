@@ -1,0 +1,281 @@
+"""The paper's experiments: what is chosen and shown, and that a study may be stopped at any moment."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from gpu.experiments import page as pages
+from gpu.experiments.grid import Outcome, Runs
+from gpu.experiments.paper import every_optimizer, first_order, kernels, table
+from gpu.experiments.protocol import Arm, Protocol, choose, number_of_runs, study
+from gpu.experiments.reproduce import TARGETS, folder_of
+from gpu.train import Result, Settings
+from gpu.train.loop import METRICS, WALL_CLOCK
+from gpu.train.study import Failure
+from tests.gpu.test_cli import ROOT, command
+
+TINY = ("--quick", "--epochs", "4", "--hidden", "10")
+KERNEL, PLAIN = Arm("kernel-sgd", Settings()), Arm("sgd", Settings(optimizer="sgd"))
+RESULT = Result("sgd", 0, 0.9, 0.9, 0.9, 0.95, 3, 4, False, 0.1, 2.0, 0.5, 0, 0, 0)
+
+
+def reproduce(target: str, out: Path, *options: str) -> list[dict[str, str]]:
+    """The rows of the CSV that the command leaves."""
+    code, output = command("reproduce", target, *TINY, "--out", out, *options)
+    assert code == 0, output
+    assert (out / f"{target}.png").read_bytes().startswith(b"\x89PNG")
+    return rows(out / f"{target}.csv")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# The protocol
+
+
+def test_the_grid_of_kernel_sgd_is_4_by_4_and_of_others_4_and_its_best_is_run_on_seeds_0_to_4() -> None:
+    asked: list[Runs] = []
+
+    def run(runs: Runs) -> dict[str, Outcome]:
+        asked.append(runs)
+        best = {"kernel-sgd": (0.01, 0.001), "sgd": (0.1, Settings().gamma)}
+        return {
+            name: replace(RESULT, seed=s.seed, validation_accuracy=0.9 if (s.lr, s.gamma) == best[s.optimizer] else 0.5)
+            for name, s in runs.items()
+        }
+
+    kernel, plain = study((KERNEL, PLAIN), Protocol(), run)
+    grid, repeated = (set(runs.values()) for runs in asked)
+    values = (0.1, 0.01, 0.001, 0.0001)
+    assert grid == {Settings(lr=lr, gamma=gamma) for lr in values for gamma in values} | {
+        Settings(optimizer="sgd", lr=lr) for lr in values
+    }
+    assert repeated == {
+        replace(chosen, seed=seed)
+        for chosen in (Settings(lr=0.01, gamma=0.001), Settings(optimizer="sgd", lr=0.1))
+        for seed in range(5)
+    }
+    assert [f.chosen for f in (kernel, plain)] == [Settings(lr=0.01, gamma=0.001), Settings(optimizer="sgd", lr=0.1)]
+    assert [r.seed for r in kernel.results] == [0, 1, 2, 3, 4]
+    assert number_of_runs((KERNEL, PLAIN), Protocol()) == len(asked[0]) + len(set(asked[1]) - set(asked[0]))
+
+
+def test_chosen_is_the_highest_validation_accuracy_of_equals_the_first_and_none_where_all_have_failed() -> None:
+    grid = PLAIN.grid(Protocol())
+    accuracies = dict(zip(grid, (0.5, 0.7, 0.7, 0.6), strict=True))
+    outcomes: dict[str, Outcome] = {name: replace(RESULT, validation_accuracy=a) for name, a in accuracies.items()}
+    names = list(grid)
+    assert choose(grid, outcomes) == grid[names[1]]
+    outcomes[names[1]] = Failure("sgd", 0, "not finite")
+    assert choose(grid, outcomes) == grid[names[2]]
+    assert choose(grid, dict.fromkeys(grid, Failure("sgd", 0, "not finite"))) is None
+
+
+def test_failures_of_grid_and_repeats_are_kept_beside_the_results() -> None:
+    def run(runs: Runs) -> dict[str, Outcome]:
+        return {
+            name: Failure(s.optimizer, s.seed, "") if s.lr == 0.1 or s.seed == 1 else replace(RESULT, seed=s.seed)
+            for name, s in runs.items()
+        }
+
+    (found,) = study((PLAIN,), Protocol(repeats=3), run)
+    assert [r.seed for r in found.results] == [0, 2]
+    assert len(found.folders) == 2
+    assert [f.seed for f in found.failures] == [0, 1]
+
+
+# What is shown
+
+
+def test_a_quantity_is_our_mean_and_deviation_the_paper_s_and_the_difference() -> None:
+    assert pages.quantity("t", [1.0, 3.0], 5.0, 0.5) == {
+        "t": 2.0, "t sd": 2**0.5, "t paper": 5.0, "t paper sd": 0.5, "t difference": -3.0
+    }  # fmt: skip
+    assert set(pages.quantity("t", []).values()) == {None}
+
+
+def test_the_paper_s_figures_are_those_of_its_tables() -> None:
+    usps = every_optimizer("usps")
+    assert usps["kernel-sgd"] == {
+        "train_acc": 99.90, "train_acc_std": 0.09, "test_acc": 93.63, "test_acc_std": 0.34,
+        "time_s": 30, "time_s_std": 16, "hessian_mib": 1.42,
+    }  # fmt: skip
+    assert usps["sgd"] == first_order("usps")["sgd"]
+    assert usps["adahessian"]["test_acc"] == 93.46
+    assert "time_s" not in every_optimizer("cov-tw")["l-bfgs"]
+    assert every_optimizer("digits") == {}
+    assert kernels("cifar10")["random PSD"] == {"test_acc": 10.07}
+    assert kernels("usps") == {}
+    assert [row["train"] for row in table("datasets", "imdb")] == ["25000"]
+
+
+def test_on_the_paper_s_data_its_numbers_and_the_difference_stand_beside_ours(tmp_path: Path) -> None:
+    lines = "".join(f"{k % 10 + 1} 1:{k % 10} 2:{k % 7}\n" for k in range(60))
+    for name in ("usps", "usps.t"):
+        (tmp_path / name).write_text(lines)
+    (row, _) = reproduce("layers", tmp_path / "out", "--data", "usps", "--data-dir", str(tmp_path))
+    assert (row["test % paper"], row["test % paper sd"]) == ("93.63", "0.34")
+    assert float(row["test % difference"]) == pytest.approx(float(row["test %"]) - 93.63)
+    _, output = command(
+        "reproduce", "layers", *TINY, "--out", tmp_path / "out", "--data", "usps", "--data-dir", tmp_path
+    )
+    assert "paper 93.63" in output
+
+
+# The targets, on bundled data
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_trains_to_better_than_chance_and_measures_its_inverses(target: str, studies: Path) -> None:
+    out = studies / TARGETS[target].study
+    found = reproduce(target, out)
+    config = json.loads((out / "config.json").read_text())
+    assert [row[""] for row in found] == list(config["arms"])
+    n = 1437 - round(0.2 * 1437)
+    for row, settings in zip(found, config["arms"].values(), strict=True):
+        if "test %" in row and row[""] != "random-psd":
+            assert float(row["test %"]) > 15
+            assert float(row["training %"]) > 15
+            m = settings["batch_size"]
+            assert n % m  # a ragged mini-batch is among them
+            stored = n * m * 4 / 2**20 if settings["optimizer"] == "kernel-sgd" else 0
+            assert float(row["Hessian MiB"]) == pytest.approx(stored)
+    for path in (path for path in out.rglob(METRICS) if "random-psd" not in str(path)):
+        losses = [float(row["loss"]) for row in rows(path)]
+        if "lr0.1" in str(path):
+            assert losses[-1] < losses[0]
+
+
+def test_table1_counts_what_is_loaded(tmp_path: Path) -> None:
+    code, _ = command("reproduce", "table1", "--out", tmp_path / "out")
+    assert code == 0
+    (row,) = rows(tmp_path / "out" / "table1.csv")
+    assert [row[name] for name in ("train", "test", "classes")] == ["1437", "360", "10"]
+
+
+def test_targets_of_one_study_share_its_folder() -> None:
+    folders = {target: folder_of(target, "digits", quick=False) for target in TARGETS}
+    assert folders["table2"] == folders["figure2"] == folders["figure3"]
+    assert len(set(folders.values())) == len(TARGETS) - 2
+    assert folder_of("table2", "digits", quick=True) != folders["table2"]
+
+
+# Stopping and going on
+
+
+def everything(folder: Path) -> dict[str, object]:
+    """All numbers of a study but the wall clock's."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.name == METRICS:
+            found[name] = [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in rows(path)]
+        elif path.name == "result.json":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in WALL_CLOCK}
+        elif path.suffix == ".csv":
+            clock = ("seconds", "of it kernel")
+            found[name] = [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows(path)]
+    return found
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    arguments = ["reproduce", "layers", *TINY, "--epochs", "40", "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "gpu", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_an_epoch(process: subprocess.Popen[str], out: Path) -> None:
+    """Until the study has written another row, or has ended."""
+    deadline, began = time.monotonic() + 60, time.time()
+    while process.poll() is None and not any(path.stat().st_mtime > began for path in out.rglob(METRICS)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_ten_moments_ends_with_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
+    moments = random.Random(0)
+    for _ in range(10):
+        killed = start(tmp_path / "killed")
+        wait_for_an_epoch(killed, tmp_path / "killed")
+        time.sleep(moments.uniform(0, 0.3))
+        killed.kill()
+        killed.communicate(timeout=60)  # waits for the pipe, which its processes hold too
+    for folder in ("killed", "whole"):
+        process = start(tmp_path / folder)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_the_study_and_its_processes_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path / "out")
+    wait_for_an_epoch(process, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)  # waits for the pipe, which its processes hold too
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
+
+
+def test_a_folder_is_for_one_process_one_protocol_and_one_data_set(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lines = "".join(f"{k % 2} 1:{k % 2} 2:{k}\n" for k in range(40))
+    for name in ("made", "made.t"):
+        (tmp_path / name).write_text(lines)
+    data = ("--data", "made", "--data-dir", str(tmp_path))
+    reproduce("layers", out, *data)
+    for options, words in (
+        ((*data, "--epochs", "5"), "other settings (protocol)"),
+        ((), "other settings (source"),
+        ((*data, "--scaling", "none"), "other settings (source"),
+    ):
+        code, output = command("reproduce", "layers", *TINY, "--out", out, *options)
+        assert code == 2
+        assert words in " ".join(output.split())
+    with FileLock(out / ".lock"):
+        code, output = command("reproduce", "layers", *TINY, "--out", out, *data)
+    assert code == 2
+    assert "another process is at work there" in output
+    (tmp_path / "made").write_text(lines.replace(":1", ":2"))
+    code, output = command("reproduce", "layers", *TINY, "--out", out, *data)
+    assert code == 2
+    assert "other data" in output
+
+
+def test_a_folder_of_something_else_and_an_unknown_target_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    code, output = command("reproduce", "layers", *TINY, "--out", tmp_path)
+    assert code == 2
+    assert "is not empty" in output
+    assert {path.name for path in tmp_path.iterdir()} <= {"notes.txt", ".lock"}
+    code, output = command("reproduce", "table9", "--out", tmp_path / "new")
+    assert code == 2
+    assert "table9" in output
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text("[")
+    code, output = command("reproduce", "layers", *TINY, "--out", tmp_path / "damaged")
+    assert code == 2
+    assert "not the configuration of a study" in output
