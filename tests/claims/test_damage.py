@@ -124,6 +124,8 @@ def test_damage_to_a_claim_makes_its_evidence_fail(damage: Damage) -> None:
         ("table2_first_order", "usps,SGD+M", ("94.17", "93.17"), "five-out-of-six"),
         ("table2_first_order", "cifar10,SGD+M", ("582", "472"), "faster-than-first-order-with-images"),
         ("batch_size", "usps,128", ("94.07", "93.01"), "smaller-batches-are-more-accurate"),
+        ("datasets", "image,s-cov", ("482", "4820"), "possible-entries"),
+        ("batch_size", "s-cov,128", ("60", "70"), "larger-batches-take-longer-on-s-cov"),
         ("layers_published", "imdb", ("5548", "3548"), "last-layer-is-faster"),
     ],
 )
