@@ -19,9 +19,10 @@ Argument = Callable[[], Iterator[Line]]
 class Verdict(Enum):
     """What the evidence says of the statement, by one rule.
 
-    HOLDS: true of all that it speaks of. HOLDS_IF: true under a proved condition on what it leaves open (a step size, a
-    matrix, a setting) or under one reading of its words (means, units). FAILS: a case that it speaks of is proved
-    against it, and no such condition is known; a statement about data sets fails with the first that contradicts it.
+    HOLDS: true of all that it speaks of. HOLDS_IF: true under a proved condition that can be arranged (a step size, a
+    setting, distinct inputs), or in one sense of its words (means, units). FAILS: a case that it speaks of is proved
+    against it, and what would save it is a special case or another method (P = I, one instance repeated); a statement
+    about data sets fails with the first that contradicts it.
     """
 
     HOLDS = "HOLDS"
