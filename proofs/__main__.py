@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 FAILED, USAGE, INCOMPLETE = 1, 2, 3
 COLOURS = {"HOLDS": "green", "HOLDS_IF": "yellow", "FAILS": "red"}
+READING = "\n(a reading)"
 MARKS = {"checked": "✓", "failed": "✗ FAILED", "not checked here": "not checked here"}
 
 
@@ -175,7 +176,7 @@ def _table(entries: "Sequence[Entry]") -> Table:
         table.add_row(
             entry.claim.name,
             entry.claim.where,
-            f"[{colour}]{entry.claim.verdict.value}[/]",
+            f"[{colour}]{entry.claim.verdict.value}[/]{READING if entry.claim.reading else ''}",
             _escaped(entry.claim.condition),
             _escaped(evidence + mark),
         )
@@ -183,10 +184,14 @@ def _table(entries: "Sequence[Entry]") -> Table:
 
 
 def _print_summary(console: Console, entries: "Sequence[Entry]") -> None:
-    verdicts = [entry.claim.verdict.value for entry in entries]
+    from proofs.ledger import tally
+
     pieces = [piece for entry in entries for piece in entry.pieces]
     checked = sum(piece.outcome.status.value == "checked" for piece in pieces)
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in COLOURS)
+    counts = ", ".join(
+        f"{count} {verdict}" + (f" ({readings} of readings)" if readings else "")
+        for verdict, (count, readings) in tally(entries).items()
+    )
     console.print(f"{len(entries)} claims: {counts}; {checked} of {len(pieces)} pieces of evidence checked")
     for piece in pieces:
         if piece.outcome.status.value != "checked":
@@ -225,7 +230,8 @@ def _print_in_full(console: Console, entry: "Entry") -> None:
 
     claim = entry.claim
     console.print(f"[bold]{_escaped(claim.name)}[/]  {_escaped(claim.where)}", highlight=False)
-    console.print(f"[{COLOURS[claim.verdict.value]}]{claim.verdict.value}[/]", highlight=False)
+    reading = "  a reading: the paper does not state it so" if claim.reading else ""
+    console.print(f"[{COLOURS[claim.verdict.value]}]{claim.verdict.value}[/]{reading}", highlight=False)
     _say(console, f"statement: {claim.statement}")
     if claim.condition:
         _say(console, f"condition: {claim.condition}")

@@ -17,7 +17,13 @@ Argument = Callable[[], Iterator[Line]]
 
 
 class Verdict(Enum):
-    """What the evidence says of the statement."""
+    """What the evidence says of the statement, by one rule.
+
+    HOLDS: true of all that it speaks of. HOLDS_IF: true under a proved condition that can be arranged (a step size, a
+    setting, distinct inputs), or in one sense of its words (means, units). FAILS: a case that it speaks of is proved
+    against it, and what would save it is a special case or another method (P = I, one instance repeated); a statement
+    about data sets fails with the first that contradicts it.
+    """
 
     HOLDS = "HOLDS"
     HOLDS_IF = "HOLDS_IF"
@@ -92,8 +98,10 @@ Evidence = Derivation | Certificate | Theorem | Property
 class Claim:
     """A statement of the paper, where it stands, the verdict, and under which condition it holds.
 
-    `condition` is the sharpest one known; for FAILS, what would be needed instead. Raises ValueError where the evidence
-    cannot carry the verdict: none at all, properties alone, FAILS without a certificate, HOLDS_IF without a condition.
+    `condition` is the sharpest one known; for FAILS, what would be needed instead. `reading` marks a statement that the
+    paper does not make: what a sentence of it would have to mean, or what extends it. Raises ValueError where the
+    evidence cannot carry the verdict: none at all, properties alone, FAILS without a certificate, HOLDS_IF without a
+    condition.
     """
 
     name: str
@@ -102,6 +110,7 @@ class Claim:
     verdict: Verdict
     condition: str
     evidence: tuple[Evidence, ...]
+    reading: bool = False
 
     def __post_init__(self) -> None:
         if all(isinstance(piece, Property) for piece in self.evidence):

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 from flint import ctx
 
 from proofs.certificates import PRECISION, Proved
-from proofs.claim import Certificate, Claim, Derivation, Evidence, Line, Outcome, Property, Status, Theorem
+from proofs.claim import Certificate, Claim, Derivation, Evidence, Line, Outcome, Property, Status, Theorem, Verdict
 from proofs.claims.tables import sentences_of
 
 ROOT = Path(__file__).parents[1]
@@ -147,6 +147,12 @@ def worst(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=order.index, default=Status.CHECKED)
 
 
+def tally(entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
+    """{verdict: (claims, how many of them are readings)}."""
+    found = {verdict.value: [e.claim.reading for e in entries if e.claim.verdict is verdict] for verdict in Verdict}
+    return {verdict: (len(readings), sum(readings)) for verdict, readings in found.items()}
+
+
 def as_json(entries: Sequence[Entry]) -> dict[str, Any]:
     """The ledger as plain data: {"claims": [{"name", "where", ..., "evidence": [{"kind", "checked", ...}]}]}."""
     return {
@@ -156,6 +162,7 @@ def as_json(entries: Sequence[Entry]) -> dict[str, Any]:
                 "where": entry.claim.where,
                 "statement": entry.claim.statement,
                 "verdict": entry.claim.verdict.value,
+                "reading": entry.claim.reading,
                 "condition": entry.claim.condition,
                 "sentences": [
                     {"section": sentence.section, "words": sentence.words}

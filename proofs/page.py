@@ -22,7 +22,7 @@ from sympy.printing.mathml import MathMLPresentationPrinter  # type: ignore[impo
 from proofs import plots
 from proofs.claim import Line, Status
 from proofs.claims.tables import sentences_of
-from proofs.ledger import Entry, is_proved
+from proofs.ledger import Entry, is_proved, tally
 from proofs.limits import limits
 from proofs.rocq import FOLDER, THEOREMS, sources
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 EXTRAS = {"jinja2": "proofs", "matplotlib": "plots"}
-VERDICTS = ("HOLDS", "HOLDS_IF", "FAILS")
 # What `proofs.rocq` allows, in words.
 AXIOMS = {
     "ClassicalDedekindReals.sig_forall_dec": "a property that is decided for every natural number holds for all, or a "
@@ -86,7 +85,6 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
 def render(entries: Sequence[Entry]) -> str:
     """The page of these entries."""
     pieces = [piece for entry in entries for piece in entry.pieces]
-    verdicts = [entry.claim.verdict.value for entry in entries]
     return (
         _environment()
         .get_template("page.html.j2")
@@ -94,7 +92,7 @@ def render(entries: Sequence[Entry]) -> str:
             entries=entries,
             pieces=pieces,
             checked=sum(piece.outcome.status is Status.CHECKED for piece in pieces),
-            verdicts={verdict: verdicts.count(verdict) for verdict in VERDICTS},
+            verdicts=tally(entries),
             limits=limits(entries),
             meanings=AXIOMS,
             finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

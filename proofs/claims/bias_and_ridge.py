@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from flint import arb, arb_mat, fmpq
+from flint import arb, arb_mat, fmpq, fmpq_mat
 
-from proofs.certificates import ball, gradient, less, logits, mean_loss, softmax
+from proofs.certificates import ball, equal, gradient, less, logits, mean_loss, require, semidefinite, softmax
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
 from proofs.claims.mini_batch import (
     BOUND,
     a_variance_is_at_most_half_a_squared_norm,
+    four_is_reached_in_the_limit,
     no_rise_up_to_four_over_the_largest_eigenvalue,
     the_second_derivative_is_a_variance,
 )
@@ -64,13 +65,22 @@ def a_smaller_ridge_may_not_do() -> Iterator[Line]:
     yield less("J(W)", before, "J with ridge 9/10", short)
 
 
+def for_given_features_less_may_do() -> Iterator[Line]:
+    """Z = (1, −1)ᵀ and a bias, η = 3.9: K = (pZZᵀ + 11ᵀ)/2 has the eigenvalues p ≤ 1/ρ and 1."""
+    Z, ones, lr, ridge = fmpq_mat([[1], [-1]]), fmpq_mat([[1], [1]]), fmpq(39, 10), fmpq(39, 40)
+    K = (Z * Z.transpose() / ridge + ones * ones.transpose()) / 2
+    bound = fmpq_mat([[1, 0], [0, 1]]) * (BOUND / lr)
+    yield require("ρ = 0.975: η·λ_max(K) ≤ 4 at p = 1/ρ, and so for every H ⪰ 0", semidefinite(bound - K))
+    yield equal("by the rule, λ = 1", lr / (BOUND - lr), "39", 39)
+
+
 CLAIMS = (
     Claim(
         name="separate-bias",
         where="3.3, Eq. 7, with a bias of its own",
         statement="With a bias that moves by SGD, the step of a mini-batch does not raise its mean loss.",
         verdict=Verdict.HOLDS_IF,
-        condition=f"P ⪰ 0 and η·λ_max((ZPZᵀ + 11ᵀ)/m) ≤ {BOUND}; for one instance zᵀPz ≥ −1, at any η",
+        condition=f"ZPZᵀ + 11ᵀ ⪰ 0 and η·λ_max((ZPZᵀ + 11ᵀ)/m) ≤ {BOUND}; for one instance zᵀPz ≥ −1, at any η",
         evidence=(
             Derivation(a_bias_adds_ones_to_the_kernel),
             Derivation(the_second_derivative_is_a_variance),
@@ -79,6 +89,7 @@ CLAIMS = (
             Certificate(a_bias_lowers_the_bound),
             Property(f"{CONDITIONS}::test_loss_does_not_rise_up_to_four_over_the_largest_eigenvalue"),
         ),
+        reading=True,
     ),
     Claim(
         name="guaranteeing-ridge",
@@ -87,14 +98,18 @@ CLAIMS = (
         verdict=Verdict.HOLDS_IF,
         condition=(
             f"ρ ≥ ηλ/{BOUND}, λ = λ_max(ZᵀZ/m); with a separate bias ρ ≥ ηλ/({BOUND} − η) and η < {BOUND}; "
-            "the smallest that does for every H ⪰ 0"
+            "as a function of λ alone no smaller one will do (equal instances, H = 0); for given features less may do, "
+            "for m = 1 any ρ > 0"
         ),
         evidence=(
             Derivation(a_ridge_bounds_the_inverse),
             Derivation(no_rise_up_to_four_over_the_largest_eigenvalue),
+            Derivation(four_is_reached_in_the_limit),
             Certificate(a_smaller_ridge_may_not_do),
+            Certificate(for_given_features_less_may_do),
             Property(f"{CONDITIONS}::test_guaranteeing_ridge_keeps_the_loss_from_rising_whatever_the_kernel_matrix"),
             Property(f"{CONDITIONS}::test_guaranteeing_ridge_is_the_smallest"),
         ),
+        reading=True,
     ),
 )

@@ -81,7 +81,10 @@ CLAIMS = (
         where="abstract, 1, 3.3",
         statement="By the Convergence Theorem, the optimization using Kernel SGD converges.",
         verdict=Verdict.FAILS,
-        condition="needs one function that falls at every step; each step lowers another J: a cycle, at every η > 0",
+        condition=(
+            "each step lowers another J: a cycle, at every η > 0; needs one function that falls at every step, and "
+            "even then only J_t converges"
+        ),
         evidence=(
             Derivation(slope_along_the_step),
             Derivation(residuals_of_one_label_never_oppose),
@@ -98,6 +101,7 @@ CLAIMS = (
         verdict=Verdict.FAILS,
         condition="needs P ≻ 0 and one J; with padding, G·P = 0 is possible with G ≠ 0",
         evidence=(Derivation(monotone_and_bounded), Certificate(a_stuck_network)),
+        reading=True,
     ),
     Claim(
         name="loss-decreases-as-training-progresses",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flint import arb, arb_mat, fmpq, fmpq_mat
 
-from proofs.certificates import kernel_step, less, mean_loss, positive_definite, rbf, require, semidefinite
+from proofs.certificates import equal, kernel_step, less, mean_loss, positive_definite, rbf, require, semidefinite
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
 from proofs.claims.one_instance import residuals_of_one_label_never_oppose, slope_along_the_step
 
@@ -48,6 +48,13 @@ def a_kernel_that_is_no_kernel() -> Iterator[Line]:
     )
 
 
+def a_cut_may_be_definite() -> Iterator[Line]:
+    """H = diag(1, −1), m = 2, cut to d_in = 1: P = (1)."""
+    H = fmpq_mat([[1, 0], [0, -1]])
+    yield require("diag(1, −1) is not positive semi-definite", not semidefinite(H))
+    yield equal("and its inverse cut to d_in = 1", H.inv()[0, 0], "1, so P ⪰ 0", 1)
+
+
 def _rounded() -> fmpq_mat:
     return fmpq_mat([[1, 1, 1 - UNIT], [1, 1, 1], [1 - UNIT, 1, 1]])
 
@@ -58,14 +65,19 @@ CLAIMS = (
         where="3.3, Eq. 7, with Hessians computed in floating point",
         statement="The theorem survives the rounding of H, and kernels that are not positive semi-definite.",
         verdict=Verdict.FAILS,
-        condition="needs zᵀPz ≥ 0: with H indefinite some features z make the loss rise at every η > 0",
+        condition=(
+            "needs zᵀPz ≥ 0: where P, the reshaped inverse, is indefinite, some features z make the loss rise at every "
+            "η > 0; an indefinite H can be cut to a P ⪰ 0"
+        ),
         evidence=(
             Derivation(slope_along_the_step),
             Derivation(residuals_of_one_label_never_oppose),
             Certificate(float32_makes_an_rbf_matrix_indefinite),
             Certificate(its_inverse_raises_the_loss),
             Certificate(a_kernel_that_is_no_kernel),
+            Certificate(a_cut_may_be_definite),
             Property("tests/reference/test_conditions.py::test_an_indefinite_p_has_no_safe_learning_rate"),
         ),
+        reading=True,
     ),
 )

@@ -75,6 +75,9 @@ def baselines_against_the_stated_networks() -> Iterator[Line]:
     two, three = (100, 100), (100, 100, 100)
     usps = cells["usps", "ESGD"]
     yield require(
+        "usps, two linear layers, one hidden layer of 100: not 0.18", not rounds_to(mib(mlp(256, 100, 10)), usps, digit)
+    )
+    yield require(
         "usps, two hidden layers of 100 (the text): not 0.18", not rounds_to(mib(mlp(256, *two, 10)), usps, digit)
     )
     yield require(
@@ -138,10 +141,11 @@ def histories_against_the_l_bfgs_cells() -> Iterator[Line]:
 
 
 def on_small_networks_it_needs_more() -> Iterator[Line]:
-    """mnist: 11.72 against 1.97 and 0.18; usps: 1.42 against 0.18."""
-    cells = numbers(SUBMISSION, "hessian_mib")
-    for data, other in (("mnist", "L-BFGS"), ("mnist", "ESGD"), ("usps", "ESGD")):
-        yield less(f"{data}, {other}", cells[data, other], f"{data}, Kernel SGD", cells[data, "ours"])
+    """mnist: 11.72 against 1.97 and 0.18; usps: 1.42 against 0.18; and two more baselines as published."""
+    cells = numbers(PUBLISHED, "hessian_mib")
+    for data, rivals in (("mnist", ("L-BFGS", "ESGD", "AdaHessian", "R-L-BFGS")), ("usps", ("ESGD", "AdaHessian"))):
+        for other in rivals:
+            yield less(f"{data}, {other}", cells[data, other], f"{data}, Kernel SGD", cells[data, "ours"])
     yield less("mnist: 60 times ESGD's", 60 * cells["mnist", "ESGD"], "Kernel SGD's", cells["mnist", "ours"])
     yield less(
         "cifar10, ESGD", cells["cifar10", "ESGD"], "cifar10, Kernel SGD with the m = 512 of Figure 4", mib(40000 * 512)
@@ -149,14 +153,29 @@ def on_small_networks_it_needs_more() -> Iterator[Line]:
 
 
 def on_the_larger_networks_it_needs_less() -> Iterator[Line]:
-    """ResNet-18 and LSTM: below both baselines, by a factor of 2.3 (imdb, ESGD) to 1200 (s-cov, L-BFGS)."""
+    """ResNet-18 and LSTM: below all baselines, by a factor of 2.3 (imdb, ESGD) to 1421 (s-cov, R-L-BFGS)."""
     for table in (SUBMISSION, PUBLISHED):
         cells = numbers(table, "hessian_mib")
         for data in LARGER_NETWORKS:
             for (_, other), size in (
                 (key, value) for key, value in cells.items() if key[0] == data and key[1] != "ours"
             ):
-                yield less(f"{data}: 2 · Kernel SGD", 2 * cells[data, "ours"], other, size)
+                yield less(f"{data}: 2.3 · Kernel SGD", Fraction(23, 10) * cells[data, "ours"], other, size)
+
+
+def with_the_mini_batches_of_figure_4_it_needs_more() -> Iterator[Line]:
+    """n·m numbers at m = 512, and on imdb at m = 256 already, against ESGD's cells."""
+    cells = numbers(SUBMISSION, "hessian_mib")
+    for data, m in (("cifar10", 512), ("cov-tw", 512), ("imdb", 512), ("imdb", 256)):
+        yield less(f"{data}: ESGD", cells[data, "ESGD"], f"Kernel SGD, m = {m}", mib(TRAINED_ON[data] * m))
+    yield less("s-cov: Kernel SGD, m = 512", mib(TRAINED_ON["s-cov"] * 512), "ESGD", cells["s-cov", "ESGD"])
+
+
+def one_matrix_against_the_hessian_of_the_network() -> Iterator[Line]:
+    """m² entries against the p² of the smallest network, two linear layers on usps."""
+    p = mlp(256, 100, 10)
+    yield less(f"m = {M}: entries", M**2, "weights of usps's network, p", p)
+    yield less("m = 512: 1000 · entries", 1000 * 512**2, "p²", p**2)
 
 
 def linear_in_the_instances() -> Iterator[Line]:
@@ -200,16 +219,25 @@ CLAIMS = (
         where="abstract, 1, 6",
         statement="Kernel SGD requires a much smaller memory cost than the second-order baselines.",
         verdict=Verdict.FAILS,
-        condition="n·m < the numbers that the baseline keeps: fails on mnist (both) and usps (ESGD)",
+        condition=(
+            "n·m < the numbers that the baseline keeps: fails on mnist (against all four, AdaHessian and R-L-BFGS as "
+            "published) and on usps (ESGD, AdaHessian)"
+        ),
         evidence=(Derivation(linear_in_the_instances), Certificate(on_small_networks_it_needs_more)),
     ),
     Claim(
         name="smaller-memory-in-larger-networks",
         where="4.2, memory cost",
         statement="It uses much smaller memory in larger networks such as ResNet-18 and LSTM.",
-        verdict=Verdict.HOLDS,
-        condition="in all 16 cells of both versions, by a factor of at least 2.3; it grows with n and m, theirs do not",
-        evidence=(Certificate(on_the_larger_networks_it_needs_less),),
+        verdict=Verdict.HOLDS_IF,
+        condition=(
+            "m = 64: against all 16 cells, by a factor of at least 2.3; at the m = 512 of Figure 4 it needs more than "
+            "ESGD on cifar10, cov-tw and imdb"
+        ),
+        evidence=(
+            Certificate(on_the_larger_networks_it_needs_less),
+            Certificate(with_the_mini_batches_of_figure_4_it_needs_more),
+        ),
     ),
     Claim(
         name="storage-linear-in-n",
@@ -218,5 +246,21 @@ CLAIMS = (
         verdict=Verdict.HOLDS,
         condition="at most n·m numbers, once for all epochs if the mini-batches stay the same",
         evidence=(Derivation(linear_in_the_instances),),
+    ),
+    Claim(
+        name="proportional-to-the-mini-batch",
+        where="1",
+        statement="The size of the Hessian matrix is proportional to the size m of the mini-batch.",
+        verdict=Verdict.HOLDS_IF,
+        condition="of all mini-batches together, n·m numbers; one matrix has m² entries",
+        evidence=(Derivation(linear_in_the_instances),),
+    ),
+    Claim(
+        name="kernel-matrix-is-smaller-than-the-hessian",
+        where="3",
+        statement="The kernel matrix is much smaller than the matrix of the original neural network problem.",
+        verdict=Verdict.HOLDS,
+        condition="m² entries against p², p the number of weights; at m = 64 fewer than p",
+        evidence=(Certificate(one_matrix_against_the_hessian_of_the_network),),
     ),
 )

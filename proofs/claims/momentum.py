@@ -71,7 +71,10 @@ CLAIMS = (
         where="3.3, Eq. 7, with the momentum of the sanity check (0.9)",
         statement="With momentum, the step still does not raise the loss.",
         verdict=Verdict.FAILS,
-        condition="the same single instance at every step: any η, μ ≥ 0; two instances in turn: no η is small enough",
+        condition=(
+            "zᵀPz ≥ 0, a buffer that starts at 0 and the same single instance at every step: any η, μ ≥ 0; two "
+            "instances in turn: no η is small enough"
+        ),
         evidence=(
             Derivation(slope_along_the_step),
             Derivation(residuals_of_one_label_never_oppose),
@@ -81,5 +84,6 @@ CLAIMS = (
             Certificate(a_repeated_mini_batch_overshoots),
             Property("tests/claims/test_properties.py::test_momentum_is_safe_where_one_instance_is_repeated"),
         ),
+        reading=True,
     ),
 )

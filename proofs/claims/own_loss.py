@@ -47,12 +47,16 @@ CLAIMS = (
         where="3.3, Eq. 7, with Algorithm 1",
         statement="The step does not raise the loss of any instance of its mini-batch.",
         verdict=Verdict.FAILS,
-        condition="needs ⟨r_k, (KR)_k⟩ ≥ 0 for every k; for all W and labels that means ZPZᵀ diagonal, however small η",
+        condition=(
+            "needs ⟨r_k, (KR)_k⟩ ≥ 0 for every k; for all W and labels that means ZPZᵀ diagonal with no negative "
+            "entry, however small η"
+        ),
         evidence=(
             Derivation(the_step_moves_the_logits_by_the_kernel),
             Derivation(the_second_derivative_is_a_variance),
             Derivation(a_falling_slope_is_necessary),
             Certificate(an_instance_gets_worse_everywhere_in_the_grid),
         ),
+        reading=True,
     ),
 )

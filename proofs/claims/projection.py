@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flint import fmpq, fmpq_mat
 
-from proofs.certificates import equal, less, require
+from proofs.certificates import equal, less, require, semidefinite
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Verdict
 from proofs.claims.symbolic import collapse, sp, vanishes, vanishes_at_sizes
 
@@ -49,9 +49,11 @@ def root_and_cholesky_factor_take_the_same_step() -> Iterator[Line]:
 
 def symmetric_is_not_enough() -> Iterator[Line]:
     """P = diag(1, −1): no real A has AAᵀ = P, because (AAᵀ)₂₂ is a sum of squares."""
-    yield less("P₂₂", -1, "any sum of squares, at least 0", 0)
-    yield "Eq. 4 with this P ascends: J(w) = w²/2 in its second coordinate, w = 1, η = 0.1"
-    yield less("J(w)", fmpq(1, 2), "J(w')", fmpq(11, 10) ** 2 / 2)
+    P, w = fmpq_mat([[1, 0], [0, -1]]), fmpq_mat([[0, 1]])
+    yield require("P = diag(1, −1) is not positive semi-definite, as every AAᵀ is", not semidefinite(P))
+    yield "Eq. 4 with this P ascends: J(w) = ‖w‖²/2, ∇J = w, w = (0, 1), η = 0.1"
+    after = w - w * P.inv() * fmpq(1, 10)
+    yield less("J(w)", (w * w.transpose())[0, 0] / 2, "J(w')", (after * after.transpose())[0, 0] / 2)
 
 
 def a_padded_inverse_is_no_inverse() -> Iterator[Line]:
@@ -80,5 +82,6 @@ CLAIMS = (
         verdict=Verdict.FAILS,
         condition="holds on the first m columns alone, the others held constant; the padded matrix is no P⁻¹",
         evidence=(Derivation(any_invertible_factor_will_do), Certificate(a_padded_inverse_is_no_inverse)),
+        reading=True,
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flint import arb, fmpq, fmpq_mat
 
-from proofs.certificates import Proved, equal, less, rational_matrix, rbf, require
+from proofs.certificates import Proved, less, rational_matrix, rbf, require, semidefinite
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Theorem, Verdict
 from proofs.claims.mini_batch import GRID
 from proofs.claims.symbolic import SIZES, at_entries, identity, nonnegative, sp, vanishes, vanishes_at_sizes
@@ -56,7 +56,9 @@ def the_published_bound_is_the_trace() -> Iterator[Line]:
 
 def eq_8_fails_for_the_identity_times_two() -> Iterator[Line]:
     """H = [[2]]: Δ = 1 becomes √2."""
-    yield less("‖W* − W‖² = 1", 1, "‖Ŵ* − Ŵ‖²", 2)
+    H, delta_ = fmpq_mat([[2]]), fmpq_mat([[1]])
+    form = (delta_ * H * delta_.transpose())[0, 0]
+    yield less("‖W* − W‖² of Δ = 1", (delta_ * delta_.transpose())[0, 0], "‖Ŵ* − Ŵ‖², H = [[2]],", form)
 
 
 def an_rbf_matrix_has_trace_n() -> Iterator[Line]:
@@ -111,7 +113,8 @@ def one_trajectory_two_answers() -> Iterator[Line]:
     form = (ones * H * ones.transpose())[0, 0]
     yield less("‖Δ‖² of Δ = (1, 1)", 2, "‖ΔH^½‖²", form)
     yield less("‖Δ(H/4)^½‖²", form / 4, "‖Δ‖²", 2)
-    yield equal("λ_max(H/4)", fmpq(3, 4), "3/4 ≤ 1, so Eq. 8 holds for all Δ", "0.75")
+    identity_ = rational_matrix([[1, 0], [0, 1]])
+    yield require("3/4·I − H/4 ⪰ 0, so Eq. 8 holds for all Δ", semidefinite(identity_ * fmpq(3, 4) - H / 4))
 
 
 PROPERTIES = "tests/claims/test_properties.py"
@@ -153,7 +156,7 @@ CLAIMS = (
     ),
     Claim(
         name="proposition-assumption-submission",
-        where="3.3, Proposition, as the submission's text has it: sup Σπ_i = 2",
+        where="3.3, Proposition, as the extracted text has it, sup Σπ_i = 2 (damaged; published: 1/n_c)",
         statement="With Σπ_i = 2, Eq. 8 holds.",
         verdict=Verdict.FAILS,
         condition="it allows λ_max = 2; every RBF matrix of two inputs meets it, and Eq. 8 fails for each",

@@ -2,15 +2,24 @@
 
 from collections.abc import Iterator
 
-from flint import arb_mat, fmpq
+from flint import arb_mat, fmpq, fmpq_mat
 
-from proofs.certificates import Proved, gradient, kernel_step, less, mean_loss, require, reshaped_inverse
+from proofs.certificates import (
+    Proved,
+    equal,
+    gradient,
+    kernel_step,
+    less,
+    mean_loss,
+    require,
+    reshaped_inverse,
+)
 from proofs.claim import Certificate, Claim, Derivation, Line, Property, Theorem, Verdict
 from proofs.claims.symbolic import sp, vanishes
 
 m, d, k, a, b, j = sp.symbols("m d_in k a b j", integer=True, positive=True)
 M, v, G = (sp.IndexedBase(name) for name in ("M", "v", "G"))
-MINI_BATCH, WIDTHS = 64, {"two linear layers of 100, LSTM": 100, "ResNet-18": 512}
+MINI_BATCH, WIDTHS = 64, {"two linear layers of 100, LSTM": (100, "0.36"), "ResNet-18": (512, "0.875")}
 
 RESHAPE = "tests/reference/test_reshape.py"
 
@@ -77,9 +86,9 @@ def columns_beyond_m_do_not_move() -> Iterator[Line]:
 
 def most_of_the_last_layer_is_frozen_in_the_paper() -> Iterator[Line]:
     """m = 64 against the widths of the last layers of section 4.1 (512 and 100 as published)."""
-    for name, width in WIDTHS.items():
-        share = fmpq(width - MINI_BATCH, width)
-        yield less("1/3", fmpq(1, 3), f"share of the last layer's columns that never move, {name} ({width}),", share)
+    for name, (width, share) in WIDTHS.items():
+        frozen = fmpq(width - MINI_BATCH, width)
+        yield equal(f"share of the last layer's columns that never move, {name} ({width}),", frozen, share, share)
     W, Z, P = arb_mat([[0, 0], [0, 0]]), arb_mat([[0, 1]]), arb_mat([[1, 0], [0, 0]])
     G = gradient(W, Z, [0])
     yield "m = 1, d_in = 2, z = (0, 1), W = 0: only the second column has a gradient"
@@ -90,24 +99,28 @@ def most_of_the_last_layer_is_frozen_in_the_paper() -> Iterator[Line]:
 
 def a_bias_appended_last() -> Iterator[Line]:
     """The bias as column d_in + 1, its feature 1: it moves where d_in + 1 ≤ m alone."""
-    for size, width, moves in ((2, 1, True), (3, 1, True), (2, 2, False), (64, 100, False), (64, 512, False)):
-        column = width + 1
-        yield require(
-            f"m = {size}, d_in = {width}: the bias is column {column}, it {'moves' if moves else 'never moves'}",
-            (column <= size) == moves,
-        )
-    P = reshaped_inverse([[0], [1]], "0.1", 3)
-    W, Z, labels = arb_mat(2, 3), arb_mat([[1, 0, 1], [0, 1, 1]]), [0, 0]
-    bias = kernel_step(W, Z, labels, P, "0.1")[0, 2]
-    yield require("m = 2, d_in = 2, both labels 0, η = 0.1: the bias is 0 before and after", bias == 0)
-    yield less("its gradient", gradient(W, Z, labels)[0, 2], "0", 0)
+    yield "inputs 0, ..., m − 1, γ = 0.1, features 0 but for the bias's 1, all labels 0, W = 0, η = 0.1"
+    for size, width in ((2, 1), (3, 1), (3, 2), (2, 2), (3, 3), (2, 4)):
+        P = reshaped_inverse([[row] for row in range(size)], "0.1", width + 1)
+        W, Z, labels = arb_mat(2, width + 1), arb_mat([[0] * width + [1]] * size), [0] * size
+        less("its gradient", gradient(W, Z, labels)[0, width], "0", 0)
+        case, bias = f"m = {size}, d_in = {width}: the bias", kernel_step(W, Z, labels, P, "0.1")[0, width]
+        if width + 1 <= size:
+            yield less("0", 0, f"{case} after a step", bias)
+        else:
+            yield require(f"{case} is 0 after a step, though its gradient is not", bias == 0)
+    yield f"section 4: m = {MINI_BATCH}, and the bias is column 101 or 513"
 
 
 def the_order_of_instances_matters() -> Iterator[Line]:
-    """m = 3, d_in = 1: P is the first entry of H⁻¹; x = 0, 1, 3 in one order and another."""
+    """d_in = 1: P is the first entry of H⁻¹; the same inputs in one order and another."""
     one, other = reshaped_inverse([[0], [1], [3]], "0.1", 1)[0, 0], reshaped_inverse([[1], [0], [3]], "0.1", 1)[0, 0]
-    yield "the smallest case: for m ≤ 2 an RBF inverse has equal diagonals, and any order gives the same P"
+    yield "RBF, the smallest case: for m ≤ 2 its inverse has equal diagonals, and any order gives the same P"
     yield less("P of x = 0, 1, 3", one, "P of x = 1, 0, 3", other)
+    yield "a polynomial kernel has other diagonals, and m = 2 will do: (xy + 1)² of x = 0, 1"
+    entries = [fmpq_mat([[(x * y + 1) ** 2 for y in order] for x in order]).inv()[0, 0] for order in ((0, 1), (1, 0))]
+    yield equal("P of x = 0, 1", entries[0], "4/3", fmpq(4, 3))
+    yield equal("P of x = 1, 0", entries[1], "1/3", fmpq(1, 3))
 
 
 def the_order_of_hidden_units_matters() -> Iterator[Line]:
@@ -143,7 +156,7 @@ CLAIMS = (
             "of the first d_in instances."
         ),
         verdict=Verdict.FAILS,
-        condition="it inverts a Schur complement, of all m instances, and dominates that inverse; equal if H₁₂ = 0",
+        condition="it inverts a Schur complement of all m instances, and dominates that inverse; equal just if H₁₂ = 0",
         evidence=(
             Derivation(the_truncated_inverse_inverts_a_schur_complement),
             Derivation(and_dominates_the_inverse_of_the_truncated_matrix),
@@ -153,6 +166,7 @@ CLAIMS = (
             Property(f"{RESHAPE}::test_leading_block_of_the_inverse_is_at_least_the_inverse_of_the_leading_block"),
             Property(f"{RESHAPE}::test_inverse_of_the_leading_block_of_the_inverse_is_the_schur_complement"),
         ),
+        reading=True,
     ),
     Claim(
         name="padding-trains-the-layer",
@@ -167,6 +181,7 @@ CLAIMS = (
             Theorem("frozen_forever"),
             Property("tests/claims/test_properties.py::test_columns_beyond_m_never_move"),
         ),
+        reading=True,
     ),
     Claim(
         name="bias-as-an-element-of-w",
@@ -184,11 +199,15 @@ CLAIMS = (
             "not on the order of instances or hidden units."
         ),
         verdict=Verdict.FAILS,
-        condition="row a of H⁻¹ meets hidden unit a by position: smallest cases m = 3, d_in = 1; m = 1, d_in = 2",
+        condition=(
+            "row a of H⁻¹ meets hidden unit a by position; smallest cases: m = 3, d_in = 1 for RBF; m = 2, d_in = 1 "
+            "for a polynomial kernel; m = 1, d_in = 2 for hidden units"
+        ),
         evidence=(
             Certificate(the_order_of_instances_matters),
             Certificate(the_order_of_hidden_units_matters),
             Property("tests/reference/test_symmetries.py::test_permuting_the_instances_alone_changes_the_step"),
         ),
+        reading=True,
     ),
 )

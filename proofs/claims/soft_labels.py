@@ -50,7 +50,7 @@ CLAIMS = (
         where="3.3, Eq. 6 and 7, with labels that are no unit vectors",
         statement="For one instance with a soft label, J(W') ≤ J(W).",
         verdict=Verdict.HOLDS_IF,
-        condition=f"P ⪰ 0 and η·zᵀPz ≤ {BOUND}, sharp for y = (½, ½); the theorem's freedom of η is due to hard labels",
+        condition=f"0 ≤ η·zᵀPz ≤ {BOUND}, sharp for y = (½, ½); the theorem's freedom of η is due to hard labels",
         evidence=(
             Derivation(soft_labels_change_the_gradient_alone),
             Derivation(the_second_derivative_is_a_variance),
@@ -60,5 +60,6 @@ CLAIMS = (
             Certificate(one_instance_with_a_soft_label_can_rise),
             Property("tests/claims/test_properties.py::test_soft_labels_do_not_raise_the_loss_up_to_four"),
         ),
+        reading=True,
     ),
 )

@@ -109,7 +109,10 @@ CLAIMS = (
         where="3.3, Eq. 7, with the L2 term of 4.1",
         statement="With the L2 term in J, the step of one instance or a mini-batch does not raise J + λ/2·‖W‖².",
         verdict=Verdict.HOLDS_IF,
-        condition=f"P ⪰ 0 and η·λ_max(P^½(ZᵀZ/m + 2λI)P^½) ≤ {BOUND}, for one instance too; J alone may rise",
+        condition=(
+            f"P ⪰ 0 and η·λ_max(P^½(ZᵀZ/m + 2λI)P^½) ≤ {BOUND}, for one instance too: sufficient, sharp where Z = 0, "
+            "not sharp for one instance; J alone may rise"
+        ),
         evidence=(
             Derivation(the_second_derivative_is_a_variance),
             Derivation(a_variance_is_at_most_half_a_squared_norm),
@@ -119,6 +122,7 @@ CLAIMS = (
             Certificate(the_data_term_alone_rises_at_one_instance),
             Property(f"{PROPERTIES}::test_objective_with_weight_decay_does_not_rise_up_to_its_bound"),
         ),
+        reading=True,
     ),
     Claim(
         name="weight-decay-decoupled",
@@ -130,5 +134,6 @@ CLAIMS = (
             Derivation(decoupled_decay_descends_for_the_identity_alone),
             Certificate(decoupled_decay_raises_the_objective),
         ),
+        reading=True,
     ),
 )

@@ -52,7 +52,7 @@ CONSTANTS = (
         "weight_decay", "+ 2 * lam * sp.Kron", '+ sp.Rational("2.1") * lam * sp.Kron', "weight-decay-preconditioned"
     ),
     Damage(
-        "kernel_machine", "curvature * gram / size", "curvature * gram / (size + 1)", "hessian-of-the-kernel-machine"
+        "kernel_machine", "gram * curvature * gram +", "2 * gram * curvature * gram +", "hessian-of-the-kernel-machine"
     ),
     Damage("convergence", "fmpq(512, 10000)", "fmpq(514, 10000)", "guaranteed-to-converge"),
     Damage("indefinite", "UNIT = fmpq(1, 2**24)", "UNIT = fmpq(1, 2**23)", "rounded-or-indefinite-kernel"),
@@ -78,12 +78,17 @@ COUNTEREXAMPLES = (
     Damage("soft_labels", "z, lr, half = 7", "z, lr, half = 6", "soft-labels"),
     Damage("projection", "fmpq(8, 17)", "fmpq(7, 17)", "eq-4-from-eq-3"),
     Damage("proposition", "fmpq(1, 40)", "fmpq(1, 41)", "closer-optimum-better-solution"),
+    Damage("saddles", "S = sp.diag(1, 1, 0, 1)", "S = sp.diag(1, 1, 1, 1)", "escapes-saddle-points"),
+    Damage("saddles", "v += 2 * lr * w", "v -= 2 * lr * w", "figure-1"),
     Damage(
-        "saddles",
-        "P = fmpq_mat([[1, 0], [0, -1]]), fmpq_mat([[1, 0], [0, 0]])",
-        "P = fmpq_mat([[1, 0], [0, -1]]), fmpq_mat([[0, 0], [0, 1]])",
-        "escapes-saddle-points",
+        "kernel_machine",
+        "slopes = fmpq_mat([[1], [-1]])",
+        "slopes = fmpq_mat([[1], [1]])",
+        "affine-loss-has-a-minimiser",
     ),
+    Damage("bias_and_ridge", "fmpq(39, 40)", "fmpq(38, 40)", "guaranteeing-ridge"),
+    Damage("reshaping", '(512, "0.875")', '(512, "0.876")', "padding-trains-the-layer"),
+    Damage("proposition", "fmpq(3, 4) - H / 4", "fmpq(2, 4) - H / 4", "closer-optimum-better-solution"),
 )
 
 
@@ -119,6 +124,8 @@ def test_damage_to_a_claim_makes_its_evidence_fail(damage: Damage) -> None:
         ("table2_first_order", "usps,SGD+M", ("94.17", "93.17"), "five-out-of-six"),
         ("table2_first_order", "cifar10,SGD+M", ("582", "472"), "faster-than-first-order-with-images"),
         ("batch_size", "usps,128", ("94.07", "93.01"), "smaller-batches-are-more-accurate"),
+        ("datasets", "image,s-cov", ("482", "4820"), "possible-entries"),
+        ("batch_size", "s-cov,128", ("60", "70"), "larger-batches-take-longer-on-s-cov"),
         ("layers_published", "imdb", ("5548", "3548"), "last-layer-is-faster"),
     ],
 )

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,6 +139,18 @@ def test_the_ledger_ends_with_what_is_not_proved(monkeypatch: pytest.MonkeyPatch
     _, output = command(monkeypatch, two)
     assert "- 1 rest on equations that SymPy checks and on the words between them" in output
     assert "- 1 are arithmetic on numbers, the paper's tables or one example: d" in output
+
+
+def test_readings_are_told_from_what_the_paper_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = claim(Certificate(shows), verdict=Verdict.FAILS)
+    two = (stated, replace(stated, name="d", reading=True))
+    _, output = command(monkeypatch, two)
+    assert "2 claims: 0 HOLDS, 0 HOLDS_IF, 2 FAILS (1 of readings); 2 of 2 pieces" in output
+    assert output.count("(a reading)") == 1
+    _, output = command(monkeypatch, two, "--json")
+    assert [found["reading"] for found in json.loads(output)["claims"]] == [False, True]
+    assert "the paper does not state it so" in command(monkeypatch, two, "--claim", "d")[1]
+    assert "the paper does not state it so" not in command(monkeypatch, two, "--claim", "c")[1]
 
 
 def test_one_claim_is_printed_in_full_and_an_unknown_one_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:

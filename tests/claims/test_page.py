@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -114,6 +115,15 @@ def test_every_claim_has_a_row_and_a_section_with_verdict_and_condition(text: st
             assert claim.condition in html.unescape(place)
         assert html.escape(claim.statement) in section(text, claim.name)
     assert "η &lt; 4 &amp; P ⪰ 0" in table
+
+
+def test_readings_are_counted_and_marked() -> None:
+    first = ENTRIES[2]
+    reading = Entry(replace(first.claim, name="read", reading=True), first.outcomes)
+    text = page.render((first, reading))
+    assert "<b>2</b> FAILS <small>(1 of readings)</small>" in text
+    assert "<small>a reading</small>" in section(text, "read")
+    assert "<small>a reading</small>" not in section(text, first.claim.name)
 
 
 def test_lines_are_escaped_and_marked_where_they_were_proved(text: str) -> None:
