@@ -30,7 +30,10 @@ INTERRUPTED = 130
 Data = Annotated[str, Option(help="digits (bundled), or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz.")]
 DataDir = Annotated[Path | None, Option(help="The folder of those files.")]
 Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
-Optimizers = Annotated[list[str], Option(help="kernel-sgd, sgd or sgd-momentum; may be given several times.")]
+Optimizers = Annotated[
+    list[str],
+    Option(help="kernel-sgd, sgd, sgd-momentum, l-bfgs, esgd, esgd-li, adahessian, adamw; several times."),
+]
 Hidden = Annotated[str, Option(help="Widths of the hidden layers; an empty string for none.")]
 BatchSize = Annotated[int, Option(help="Instances a mini-batch.")]
 Gamma = Annotated[float, Option(help="Kernel parameter; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")]
@@ -82,6 +85,7 @@ def train(
     layers: Annotated[str, Option(help="Which layers kernel-sgd preconditions: last or all.")] = "last",
     step_rule: Annotated[str, Option(help="constant or monotone.")] = "constant",
     momentum: Annotated[float, Option(help="Of sgd-momentum.")] = 0.9,
+    history: Annotated[int, Option(help="Of l-bfgs: 10 as published, 3 in the submission.")] = 10,
     epochs: Annotated[int, Option(help="At most; fewer where the loss settles (changes < 1e-4 in 3 epochs).")] = 500,
     seeds: Annotated[int, Option(min=1, help="How many seeds: initial weights, validation split, mini-batches.")] = 1,
     first_seed: Annotated[int, Option(help="The first of them.")] = 0,
@@ -111,6 +115,7 @@ def train(
             hidden=_widths(hidden),
             lr=lr,
             momentum=momentum,
+            history=history,
             weight_decay=weight_decay,
             kernel=kernel,
             gamma=gamma,
@@ -144,7 +149,7 @@ def train(
 app.command("train")(train)
 app.command(
     "compare",
-    help="Train with all three optimizers, five paired seeds, and compare them. Options as for train.",
+    help="Train with kernel-sgd, sgd and sgd-momentum, five paired seeds, and compare them. Options as for train.",
     context_settings={"default_map": {"optimizer": ["kernel-sgd", "sgd", "sgd-momentum"], "seeds": 5}},
 )(train)
 

@@ -87,7 +87,7 @@ def _cell(row: Row, column: str) -> str:
 
 
 def _plus_minus(mean: Any, spread: Any) -> str:
-    return _plain(mean) + ("" if spread is None else f" ± {_plain(spread)}")
+    return _plain(mean) + (f" ± {_plain(spread)}" if spread else "")
 
 
 def _plain(value: Any) -> str:

@@ -63,8 +63,15 @@ def pack_optimizer(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
     tensors: Tensors = {}
     rest: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
-        rest[str(index)] = {key: value for key, value in values.items() if not isinstance(value, Tensor)}
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+        held = rest[str(index)] = {}
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            elif isinstance(value, list):  # the history of L-BFGS; what is no tensor in it is None
+                tensors |= {f"optimizer.{index}.{key}.{n}": t for n, t in enumerate(value) if t is not None}
+                held[key] = [None] * len(value)
+            else:
+                held[key] = value
     return tensors, {"state": rest, "param_groups": state["param_groups"]}
 
 
@@ -74,8 +81,11 @@ def unpack_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], record
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
-            index, _, key = rest.partition(".")
-            state[int(index)][key] = tensor
+            index, key, *place = rest.split(".")
+            if place:
+                state[int(index)][key][int(place[0])] = tensor
+            else:
+                state[int(index)][key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"]})
 
 

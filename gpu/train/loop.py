@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count, pairwise, repeat
 from pathlib import Path
 from time import perf_counter
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import SGD, Optimizer
+from torch.optim import LBFGS, SGD, AdamW, Optimizer
 
 from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, mini_batches, resampled
+from gpu.optim.baselines import ESGD, AdaHessian, hessian_bytes
 from gpu.train import checkpoint
 from gpu.train.claims import CLAIMS, ClaimsRecord
 from gpu.train.data import Dataset, hold_out
@@ -43,7 +45,8 @@ class Result:
     the last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the
     time spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse
     kernel matrices (built again after every resumption); neither includes evaluation and checkpoints, but `seconds`
-    what `record_claims` takes. `inverse_bytes` is the size of the cache, `pseudoinverses` how many of its
+    what `record_claims` takes. `inverse_bytes` is the size of the cache, or of
+    the Hessian information that a second-order baseline keeps; `pseudoinverses` how many of its
     mini-batches had a singular kernel matrix (with `resample`, of the epoch that had most), `stalled` how many
     steps "monotone" did not take.
     """
@@ -68,21 +71,37 @@ class Result:
 def train_epoch(model: nn.Module, optimizer: Optimizer, batches: Iterable[Batch]) -> Tensor:
     """One pass over the mini-batches; the mean over instances of the loss as each was met, a 0-d float64 tensor.
 
-    Nothing waits for the device on the way.
+    Nothing waits for the device on the way, but for what an optimizer itself does.
     """
     losses, sizes = [], []
+    evaluating = isinstance(optimizer, (LBFGS, ESGD, AdaHessian))
     for x, y, inverse in batches:
-        optimizer.zero_grad()
-        loss = cross_entropy(model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if inverse is None:
-            optimizer.step()
+        if evaluating:
+            loss: Tensor = optimizer.step(partial(_evaluated, model, optimizer, x, y))  # type: ignore[assignment, arg-type]
         else:
-            optimizer.step(inverse=inverse)  # type: ignore[call-overload]
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if inverse is None:
+                optimizer.step()
+            else:
+                optimizer.step(inverse=inverse)  # type: ignore[call-overload]
         losses.append(loss.detach())
         sizes.append(len(y))
     weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
     return torch.stack(losses).double() @ weights / weights.sum()
+
+
+def _evaluated(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> Tensor:
+    """The loss, for optimizers that ask for it; L-BFGS asks for the gradients too, which take the L2 term's here: it
+    has no weight decay of its own."""
+    loss = cross_entropy(model(x), y)
+    if isinstance(optimizer, LBFGS):
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for p in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            p.grad.add_(p.detach(), alpha=optimizer.param_groups[0]["weight_decay"])
+    return loss
 
 
 def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) -> bool:
@@ -92,7 +111,7 @@ def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) 
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
-    """The optimizer that the settings name; the baselines are torch.optim.SGD itself."""
+    """The optimizer that the settings name; those that torch.optim has are torch.optim's."""
     if settings.optimizer == "kernel-sgd":
         return KernelSGD(
             kernel_groups(model, settings.layers),  # type: ignore[arg-type]
@@ -103,8 +122,19 @@ def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
             step_rule=settings.step_rule,  # type: ignore[arg-type]
             model=model,
         )
+    params, lr, decay = model.parameters(), settings.lr, settings.weight_decay
+    if settings.optimizer == "l-bfgs":
+        lbfgs = LBFGS(params, lr, max_iter=1, history_size=settings.history)
+        lbfgs.param_groups[0]["weight_decay"] = decay
+        return lbfgs
+    if settings.optimizer in ("esgd", "esgd-li"):
+        return ESGD(params, lr, reading="li" if settings.optimizer == "esgd-li" else "dauphin", weight_decay=decay)
+    if settings.optimizer == "adahessian":
+        return AdaHessian(params, lr, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return AdamW(params, lr, weight_decay=decay)
     momentum = settings.momentum if settings.optimizer == "sgd-momentum" else 0.0
-    return SGD(model.parameters(), settings.lr, momentum=momentum, weight_decay=settings.weight_decay)
+    return SGD(params, lr, momentum=momentum, weight_decay=decay)
 
 
 def epochs_of_batches(
@@ -290,7 +320,7 @@ class Run:
         if record.get("data") != self.identity["data"]:
             raise CheckpointError(f"{path}: of a run on other data; continue with the data it began with")
         # A checkpoint from before there was this setting has recorded none.
-        then, now = {"record_claims": False, **record["settings"]}, self.identity["settings"]
+        then, now = {"record_claims": False, "history": 10, **record["settings"]}, self.identity["settings"]
         if then != now:
             changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
             raise CheckpointError(f"{path}: of a run with other settings: {'; '.join(changed)}")
@@ -321,7 +351,7 @@ class Run:
             loss=last["loss"],
             seconds=last["seconds"],
             cache_seconds=last["cache_seconds"],
-            inverse_bytes=self.inverses["bytes"],
+            inverse_bytes=self.inverses["bytes"] or hessian_bytes(self.optimizer),
             pseudoinverses=self.inverses["singular"],
             stalled=sum(group.get("stalled", 0) for group in self.optimizer.param_groups),
         )

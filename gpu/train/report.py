@@ -63,12 +63,12 @@ def table(summary: dict[str, Any]) -> Table:
         "epochs",
         "seconds",
         "cache s",
-        "inverses",
+        "Hessian",
         *(["failed"] if failed else []),
     ):
         made.add_column(heading, justify="right", no_wrap=True)
     for name, figures in summary["optimizers"].items():
-        preconditioned = figures["inverse_bytes"] > 0
+        preconditioned = figures["cache_seconds"] > 0
         made.add_row(
             name,
             _plus_minus(figures["test_accuracy"], 100),
@@ -77,7 +77,7 @@ def table(summary: dict[str, Any]) -> Table:
             _plus_minus(figures["epochs"], digits=0),
             _plus_minus(figures["seconds"], digits=1),
             f"{figures['cache_seconds']:.2f}" if preconditioned else "",
-            f"{figures['inverse_bytes'] / 2**20:.2f} MiB" if preconditioned else "",
+            f"{figures['inverse_bytes'] / 2**20:.2f} MiB" if figures["inverse_bytes"] else "",
             *([f"{failed[name]} of {len(seeds)}"] if failed else []),
         )
     for name in (name for name in failed if name not in summary["optimizers"]):

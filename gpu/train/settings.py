@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpu.train.errors import UsageError
 
 CHOICES = {
-    "optimizer": ("kernel-sgd", "sgd", "sgd-momentum"),
+    "optimizer": ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd", "esgd-li", "adahessian", "adamw"),
     "kernel": ("rbf", "linear", "polynomial", "random-psd"),
     "decay": ("l2", "decoupled"),
     "bias": ("plain", "augmented"),
@@ -20,6 +20,7 @@ AT_LEAST = {
     "weight_decay": 0,
     "ridge": 0,
     "degree": 1,
+    "history": 1,
     "batch_size": 1,
     "epochs": 1,
     "threads": 1,
@@ -38,8 +39,8 @@ class Settings:
     """One run. The defaults are the paper's protocol; η (`lr`) and γ (`gamma`) come from its grid.
 
     `seed` decides the initial weights, the validation split and the mini-batches, so that runs of several optimizers
-    with one seed are paired. `momentum` is that of "sgd-momentum". Kernel ("random-psd" is no kernel but a control, see
-    `gpu.train.loop.random_inverses`), `decay`, `bias`, `layers`, `step_rule`
+    with one seed are paired. `momentum` is that of "sgd-momentum", `history` that of "l-bfgs". Kernel ("random-psd" is
+    no kernel but a control, see `gpu.train.loop.random_inverses`), `decay`, `bias`, `layers`, `step_rule`
     and `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values
     out of range.
     """
@@ -49,6 +50,7 @@ class Settings:
     hidden: tuple[int, ...] = (100, 100)
     lr: float = 0.1
     momentum: float = 0.9
+    history: int = 10
     weight_decay: float = 1e-4
     kernel: str = "rbf"
     gamma: float = 0.01
