@@ -26,14 +26,24 @@ bench = typer.Typer(help="Measure this implementation on this machine.", no_args
 app.add_typer(bench, name="bench")
 
 INTERRUPTED = 130
+# gpu.train.settings knows them, too, but needs torch.
+OPTIMIZERS = (
+    "kernel-sgd",
+    "sgd",
+    "sgd-momentum",
+    "l-bfgs",
+    "esgd",
+    "esgd-li",
+    "adahessian",
+    "adamw",
+    "muon",
+    "soap",
+)
 
 Data = Annotated[str, Option(help="digits (bundled), or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz.")]
 DataDir = Annotated[Path | None, Option(help="The folder of those files.")]
 Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
-Optimizers = Annotated[
-    list[str],
-    Option(help="kernel-sgd, sgd, sgd-momentum, l-bfgs, esgd, esgd-li, adahessian, adamw; several times."),
-]
+Optimizers = Annotated[list[str], Option(help=f"{', '.join(OPTIMIZERS)}; may be given several times.")]
 Hidden = Annotated[str, Option(help="Widths of the hidden layers; an empty string for none.")]
 BatchSize = Annotated[int, Option(help="Instances a mini-batch.")]
 Gamma = Annotated[float, Option(help="Kernel parameter; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")]
@@ -79,13 +89,13 @@ def train(
     coef0: Annotated[float, Option(help="Of the polynomial kernel.")] = 1.0,
     ridge: Annotated[float, Option(help="Added to the kernel matrix's diagonal before it is inverted.")] = 0.0,
     batch_size: BatchSize = 64,
-    weight_decay: Annotated[float, Option(help="Coefficient of the L2 term.")] = 1e-4,
+    weight_decay: Annotated[float, Option(help="Of the L2 term; decoupled in adamw, muon, soap.")] = 1e-4,
     decay: Annotated[str, Option(help="l2 (preconditioned with the gradient) or decoupled.")] = "l2",
     bias: Annotated[str, Option(help="plain, or augmented: the last column of W.")] = "plain",
     layers: Annotated[str, Option(help="Which layers kernel-sgd preconditions: last or all.")] = "last",
     step_rule: Annotated[str, Option(help="constant or monotone.")] = "constant",
     momentum: Annotated[float, Option(help="Of sgd-momentum.")] = 0.9,
-    history: Annotated[int, Option(help="Of l-bfgs: 10 as published, 3 in the submission.")] = 10,
+    history: Annotated[int, Option(help="Of l-bfgs: pairs kept; 10 as published, 3 in the submission.")] = 10,
     epochs: Annotated[int, Option(help="At most; fewer where the loss settles (changes < 1e-4 in 3 epochs).")] = 500,
     seeds: Annotated[int, Option(min=1, help="How many seeds: initial weights, validation split, mini-batches.")] = 1,
     first_seed: Annotated[int, Option(help="The first of them.")] = 0,
@@ -207,11 +217,11 @@ def bench_step(
     hidden: Hidden = "100,100",
     batch_size: BatchSize = 64,
     gamma: Gamma = 0.01,
-    repeats: Annotated[int, Option(min=1, help="Rounds, each with one epoch of every optimizer.")] = 15,
+    repeats: Annotated[int, Option(min=1, help="Rounds, each with one epoch of each.")] = 15,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """One epoch of every optimizer, interleaved, over one of torch.optim.SGD."""
+    """One epoch of KernelSGD and of SGD with momentum, interleaved, over one of torch.optim.SGD."""
     with reported_errors():
         from gpu.bench.step import step
         from gpu.train import Settings, load

@@ -16,9 +16,8 @@ from gpu.train.models import mlp
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
 
-OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum")
-
 BASELINE = "sgd"
+OPTIMIZERS = ("kernel-sgd", BASELINE, "sgd-momentum")
 
 
 def step(data: Dataset, settings: Settings, *, repeats: int) -> dict[str, Any]:

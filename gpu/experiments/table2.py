@@ -14,7 +14,7 @@ from gpu.train.settings import Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd", "esgd-li", "adahessian", "adamw")
+OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd", "esgd-li", "adahessian", "adamw", "soap")
 
 
 def arms(settings: Settings) -> tuple[Arm, ...]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -58,35 +59,35 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def pack_optimizer(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state_dict as tensors named optimizer.INDEX.KEY, and all the rest of it for JSON."""
+    """An optimizer's state_dict as tensors named optimizer.INDEX.KEY or, in a list, optimizer.INDEX.KEY.PLACE, and all
+    the rest of it for JSON, with null in the places of such tensors."""
     state = optimizer.state_dict()
     tensors: Tensors = {}
     rest: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
-        held = rest[str(index)] = {}
+        rest[str(index)] = {key: _plain(value) for key, value in values.items() if not isinstance(value, Tensor)}
         for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
-            elif isinstance(value, list):  # the history of L-BFGS; what is no tensor in it is None
-                tensors |= {f"optimizer.{index}.{key}.{n}": t for n, t in enumerate(value) if t is not None}
-                held[key] = [None] * len(value)
-            else:
-                held[key] = value
+            named = {f"{key}.{k}": item for k, item in enumerate(value)} if isinstance(value, list) else {key: value}
+            tensors |= {f"optimizer.{index}.{name}": item for name, item in named.items() if isinstance(item, Tensor)}
     return tensors, {"state": rest, "param_groups": state["param_groups"]}
 
 
 def unpack_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Load what `pack_optimizer` gave into an optimizer over the same parameters."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in record["state"].items()}
+    state: dict[int, dict[str, Any]] = {int(index): values for index, values in deepcopy(record["state"]).items()}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             index, key, *place = rest.split(".")
             if place:
-                state[int(index)][key][int(place[0])] = tensor
+                state[int(index)][key][int(*place)] = tensor
             else:
                 state[int(index)][key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"]})
+
+
+def _plain(value: Any) -> Any:
+    return [None if isinstance(item, Tensor) else item for item in value] if isinstance(value, list) else value
 
 
 def _beside(path: Path) -> Path:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import LBFGS, SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, mini_batches, resampled
-from gpu.optim.baselines import ESGD, AdaHessian, hessian_bytes
+from gpu.optim.baselines import BASELINES, TAKES_LOSS, Options, hessian_bytes
 from gpu.train import checkpoint
 from gpu.train.claims import CLAIMS, ClaimsRecord
 from gpu.train.data import Dataset, hold_out
@@ -71,15 +71,15 @@ class Result:
 def train_epoch(model: nn.Module, optimizer: Optimizer, batches: Iterable[Batch]) -> Tensor:
     """One pass over the mini-batches; the mean over instances of the loss as each was met, a 0-d float64 tensor.
 
-    Nothing waits for the device on the way, but for what an optimizer itself does.
+    Nothing waits for the device on the way, but in L-BFGS.
     """
     losses, sizes = [], []
-    evaluating = isinstance(optimizer, (LBFGS, ESGD, AdaHessian))
+    takes_loss = isinstance(optimizer, TAKES_LOSS)
     for x, y, inverse in batches:
-        if evaluating:
-            loss: Tensor = optimizer.step(partial(_evaluated, model, optimizer, x, y))  # type: ignore[assignment, arg-type]
+        optimizer.zero_grad()
+        if takes_loss:
+            loss: Tensor = optimizer.step(partial(mean_loss, model, x, y))  # type: ignore[arg-type, assignment]
         else:
-            optimizer.zero_grad()
             loss = cross_entropy(model(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
             if inverse is None:
@@ -92,16 +92,9 @@ def train_epoch(model: nn.Module, optimizer: Optimizer, batches: Iterable[Batch]
     return torch.stack(losses).double() @ weights / weights.sum()
 
 
-def _evaluated(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> Tensor:
-    """The loss, for optimizers that ask for it; L-BFGS asks for the gradients too, which take the L2 term's here: it
-    has no weight decay of its own."""
-    loss = cross_entropy(model(x), y)
-    if isinstance(optimizer, LBFGS):
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        for p in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
-            p.grad.add_(p.detach(), alpha=optimizer.param_groups[0]["weight_decay"])
-    return loss
+def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The mini-batch's mean cross-entropy, to be differentiated by the optimizer."""
+    return cross_entropy(model(x), y)
 
 
 def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) -> bool:
@@ -111,7 +104,7 @@ def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) 
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
-    """The optimizer that the settings name; those that torch.optim has are torch.optim's."""
+    """The optimizer that the settings name: KernelSGD, or one of the table `gpu.optim.baselines.BASELINES`."""
     if settings.optimizer == "kernel-sgd":
         return KernelSGD(
             kernel_groups(model, settings.layers),  # type: ignore[arg-type]
@@ -122,19 +115,14 @@ def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
             step_rule=settings.step_rule,  # type: ignore[arg-type]
             model=model,
         )
-    params, lr, decay = model.parameters(), settings.lr, settings.weight_decay
-    if settings.optimizer == "l-bfgs":
-        lbfgs = LBFGS(params, lr, max_iter=1, history_size=settings.history)
-        lbfgs.param_groups[0]["weight_decay"] = decay
-        return lbfgs
-    if settings.optimizer in ("esgd", "esgd-li"):
-        return ESGD(params, lr, reading="li" if settings.optimizer == "esgd-li" else "dauphin", weight_decay=decay)
-    if settings.optimizer == "adahessian":
-        return AdaHessian(params, lr, weight_decay=decay)
-    if settings.optimizer == "adamw":
-        return AdamW(params, lr, weight_decay=decay)
-    momentum = settings.momentum if settings.optimizer == "sgd-momentum" else 0.0
-    return SGD(params, lr, momentum=momentum, weight_decay=decay)
+    options = Options(
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        history=settings.history,
+        seed=settings.seed,
+    )
+    return BASELINES[settings.optimizer]([p for p in model.parameters() if p.requires_grad], options)
 
 
 def epochs_of_batches(
@@ -319,7 +307,7 @@ class Run:
             raise CheckpointError(f"{path}: of another version of this program; remove it to start this run anew")
         if record.get("data") != self.identity["data"]:
             raise CheckpointError(f"{path}: of a run on other data; continue with the data it began with")
-        # A checkpoint from before there was this setting has recorded none.
+        # A checkpoint from before there were these settings has recorded none.
         then, now = {"record_claims": False, "history": 10, **record["settings"]}, self.identity["settings"]
         if then != now:
             changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]

@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
+from gpu.optim.baselines import BASELINES
 from gpu.train.errors import UsageError
 
 CHOICES = {
-    "optimizer": ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd", "esgd-li", "adahessian", "adamw"),
+    "optimizer": ("kernel-sgd", *BASELINES),
     "kernel": ("rbf", "linear", "polynomial", "random-psd"),
     "decay": ("l2", "decoupled"),
     "bias": ("plain", "augmented"),
@@ -20,9 +23,9 @@ AT_LEAST = {
     "weight_decay": 0,
     "ridge": 0,
     "degree": 1,
-    "history": 1,
     "batch_size": 1,
     "epochs": 1,
+    "history": 1,
     "threads": 1,
     "memory_budget": 1,
 }
@@ -38,11 +41,12 @@ AT_MOST = {
 class Settings:
     """One run. The defaults are the paper's protocol; η (`lr`) and γ (`gamma`) come from its grid.
 
-    `seed` decides the initial weights, the validation split and the mini-batches, so that runs of several optimizers
-    with one seed are paired. `momentum` is that of "sgd-momentum", `history` that of "l-bfgs". Kernel ("random-psd" is
-    no kernel but a control, see `gpu.train.loop.random_inverses`), `decay`, `bias`, `layers`, `step_rule`
-    and `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values
-    out of range.
+    `seed` decides the initial weights, the validation split, the mini-batches and the random vectors of "esgd",
+    "esgd-li" and "adahessian"; runs of several optimizers with one seed are paired. `momentum` is that of
+    "sgd-momentum", `history` how many pairs "l-bfgs" keeps (10 as published, 3 in the submission). Kernel ("random-psd"
+    is no kernel but a control, see `gpu.train.loop.random_inverses`), `decay`, `bias`, `layers`, `step_rule` and
+    `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values out of
+    range.
     """
 
     optimizer: str = "kernel-sgd"
@@ -74,6 +78,8 @@ class Settings:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise UsageError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+            raise UsageError(f"optimizer: muon needs torch >= 2.9, this is {torch.__version__}")
         for name, least in AT_LEAST.items():
             if not least <= (value := getattr(self, name)) < math.inf:
                 raise UsageError(f"{name}: expected a finite number >= {least}, got {value}")

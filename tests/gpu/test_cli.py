@@ -122,10 +122,7 @@ def test_where_the_data_is_the_paper_s_its_figures_stand_beside_ours(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (
-            ["train", "--optimizer", "adam"],
-            "optimizer: expected one of kernel-sgd, sgd, sgd-momentum, l-bfgs, esgd, esgd-li, adahessian, adamw, got",
-        ),
+        (["train", "--optimizer", "adam"], "optimizer: expected one of kernel-sgd, sgd, sgd-momentum, l-bfgs, esgd, "),
         (["train", "--optimizer", "sgd", "--optimizer", "adam"], "'adam'"),
         (["train", "--lr", "-1"], "lr: expected a finite number >= 0, got -1"),
         (["train", "--hidden", "100;100"], "--hidden: expected widths"),

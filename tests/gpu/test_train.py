@@ -214,7 +214,8 @@ class Writes:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "resample"), [("kernel-sgd", False), ("kernel-sgd", True), ("sgd-momentum", False)]
+    ("optimizer", "resample"),
+    [("kernel-sgd", False), ("kernel-sgd", True), ("sgd-momentum", False), ("l-bfgs", False), ("esgd", False)],
 )
 def test_a_run_interrupted_at_any_write_and_resumed_ends_as_if_nothing_had_happened(
     tmp_path, monkeypatch, optimizer, resample

@@ -1,29 +1,43 @@
-"""AdaHessian (Yao et al. 2021, "ADAHESSIAN: An adaptive second order optimizer for machine learning", AAAI)."""
+"""AdaHessian: Yao, Gholami, Shen, Mustafa, Keutzer and Mahoney, "ADAHESSIAN: an adaptive second order optimizer for
+machine learning", AAAI 2021 (arXiv:2006.00719), Algorithm 1.
 
-import math
+Written here because the libraries that have it draw from torch's generators without saving where they were.
+"""
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from gpu.optim.baselines.products import Closure, evaluated, gradients_and_product, trainable
+from gpu.optim.baselines import curvature
+from gpu.optim.baselines.curvature import Closure
 
 
 class AdaHessian(Optimizer):
-    r"""Adam with Hutchinson's estimate of the Hessian's diagonal, |z ⊙ Hz|, z random signs, in place of the gradient.
+    r"""Adam with an estimate d of the Hessian's diagonal in the place of the gradient in the second moment.
 
-        m ← β₁·m + (1 − β₁)·g,   s ← β₂·s + (1 − β₂)·d²,   d = |z ⊙ Hz|
-        w ← w − η·(m/(1 − β₁ᵗ) / (√(s/(1 − β₂ᵗ)) + ε) + wd·w)
+        d = |z ⊙ Hz|, z random signs; for a convolution the mean over its kernel, in every position
+        m ← β₁·m + (1 − β₁)·∇J,   s ← β₂·s + (1 − β₂)·d²
+        w ← w − η·(m/(1 − β₁ᵗ)) / ((s/(1 − β₂ᵏ))^(power/2) + ε)
 
-    d of a convolution is averaged over its kernel's positions. Weight decay is decoupled, as in its authors' code; H is
-    the Hessian of the loss without it. z comes from torch's global generator of the CPU.
+    after t steps and k estimates: there is one every `update_every` steps, and s changes when there is one. |·| and the
+    mean over kernels alone are those of the authors' code. J contains the L2 term: ∇J = ∇loss + wd·w, and H, the
+    Hessian of J, has wd on its diagonal.
 
     Args:
-        params: parameters or groups; lr, weight_decay, eps: ≥ 0; betas: in [0, 1).
+        params: parameters, one group.
+        lr: η ≥ 0.
+        betas: β₁ and β₂, in [0, 1).
+        eps: ε ≥ 0.
+        weight_decay: wd ≥ 0.
+        power: Hessian power, in [0, 1].
+        update_every: ≥ 1.
+        seed: of the random signs.
 
-    Raises ValueError for bad arguments; `step` TypeError without a closure.
+    Raises ValueError for bad arguments.
     """
+
+    hessian_state = ("d_squared",)
 
     def __init__(
         self,
@@ -33,42 +47,53 @@ class AdaHessian(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-4,
         weight_decay: float = 0.0,
+        power: float = 1.0,
+        update_every: int = 1,
+        seed: int = 0,
     ) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas: expected two numbers in [0, 1), got {betas!r}")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "steps": 0})
+        curvature.require_finite(lr=lr, eps=eps, weight_decay=weight_decay, seed=seed)
+        curvature.require_below_one(beta1=betas[0], beta2=betas[1])
+        curvature.require_count(update_every=update_every)
+        if not 0 <= power <= 1:
+            raise ValueError(f"power: expected a number in [0, 1], got {power!r}")
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "power": power,
+            "update_every": update_every,
+            "seed": seed,
+            "step": 0,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, object]) -> None:
+        curvature.require_one_group(self.param_groups)
+        super().add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step. `closure` returns the loss and does not call backward(); the loss is returned."""
-        loss = evaluated(closure, "AdaHessian")
-        params = trainable(self.param_groups)
-        z = [(2 * torch.randint(0, 2, p.shape) - 1).to(p) for p in params]
-        with torch.enable_grad():
-            grads, products = gradients_and_product(loss, params, z)
-        curvature = {p: _averaged((w * product).abs()) for p, w, product in zip(params, z, products, strict=True)}
-        gradient = dict(zip(params, grads, strict=True))
-        for group in self.param_groups:
-            group["steps"] += 1
-            for p in (p for p in group["params"] if p in gradient):
-                self._move(p, gradient[p], curvature[p], group)
-        return loss.detach()
-
-    def _move(self, p: Tensor, gradient: Tensor, curvature: Tensor, group: dict) -> None:  # type: ignore[type-arg]
-        state, (beta1, beta2), t = self.state[p], group["betas"], group["steps"]
-        m = state.setdefault("momentum", torch.zeros_like(p))
-        s = state.setdefault("curvature", torch.zeros_like(p))
-        m.mul_(beta1).add_(gradient, alpha=1 - beta1)
-        s.mul_(beta2).addcmul_(curvature, curvature, value=1 - beta2)
-        denominator = (s / (1 - beta2**t)).sqrt().add_(group["eps"])
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.addcdiv_(m, denominator, value=-group["lr"] / (1 - beta1**t))
+    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
+        """One update; `closure` evaluates the loss, which is returned, and calls no backward()."""
+        (group,) = self.param_groups
+        params = curvature.trainable(group)
+        beta1, beta2 = group["betas"]
+        drawn, due = divmod(group["step"], group["update_every"])
+        z = None if due else curvature.rademacher(params, group["seed"], drawn)
+        loss, gradient, products = curvature.differentiate(closure, params, group["weight_decay"], z)
+        group["step"] += 1
+        for p, Hz in zip(params, products, strict=not due):
+            d = _averaged(Hz.abs())  # |z ⊙ Hz|, as |z| = 1
+            self.state[p].setdefault("d_squared", torch.zeros_like(p)).mul_(beta2).addcmul_(d, d, value=1 - beta2)
+        for p, g in zip(params, gradient, strict=True):
+            m = self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(g, 1 - beta1)
+            s = self.state[p]["d_squared"] / (1 - beta2 ** (drawn + 1))
+            scale = s.pow_(group["power"] / 2).add_(group["eps"])
+            p.addcdiv_(m, scale, value=-group["lr"] / (1 - beta1 ** group["step"]))
+        return loss
 
 
 def _averaged(d: Tensor) -> Tensor:
-    """The mean over a convolution kernel's positions, in every position; anything else as it is."""
-    positions = tuple(range(2, d.ndim))
-    return d.mean(positions, keepdim=True).expand_as(d) if positions else d
+    """The mean over a convolution's kernel in each of its positions; a matrix or a vector as it is."""
+    kernel = tuple(range(2, d.ndim))
+    return d.mean(kernel, keepdim=True).expand_as(d) if kernel else d
