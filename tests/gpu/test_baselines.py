@@ -83,15 +83,15 @@ def step(optimizer: Optimizer, loss: Callable[[], Tensor]) -> None:
 
 
 def assert_path(problem: Quadratics, optimizer: Optimizer, expected: Iterator[np.ndarray]) -> None:
-    """A step multiplies an error by at most 1 + η‖H‖/λ or so, below 100 here: 2⁻⁵³ · 100⁶ would be too much for what
-    the worst case makes of it, but no draw comes near; the path's largest entry is the scale."""
+    """Step by step, up to rounding: with a damping λ ≥ 0.1, η ≤ 0.1 and ‖H‖ ≤ 25, a step multiplies an error by at most
+    1 + η·‖H‖/λ ≤ 26, and 2⁻⁵³ · 26⁶ < 1e-7 of the path's largest entry."""
     params = optimizer.param_groups[0]["params"] + [p for g in optimizer.param_groups[1:] for p in g["params"]]
     ours, theirs = [], []
     for t, w in enumerate(expected):
         step(optimizer, lambda t=t: problem.loss(t, params))
         ours.append(flat(params))
         theirs.append(w)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-8 * np.abs(theirs).max())
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7 * np.abs(theirs).max())
     assert len(ours) == STEPS
 
 
@@ -130,11 +130,13 @@ def test_li_s_esgd_scales_by_running_averages_and_clips_the_norm(seed, lr, wd, d
         for t, v in enumerate(vectors(curvature.gaussian, seed)):
             a, b = past * a + (1 - past) * v**2, past * b + (1 - past) * problem.product(t, v) ** 2
             past = min(decay, 1 / (2 - past))
-            u = problem.gradient(t, w) * np.sqrt(a / (b + 1e-9))
+            u = problem.gradient(t, w) * np.sqrt(a / (b + 0.1))
             w = w - lr * min(1, clip / np.sqrt(u @ u)) * u
             yield w
 
-    assert_path(problem, LiESGD(problem.params(), lr, weight_decay=wd, decay=decay, clip=clip, seed=seed), path())
+    assert_path(
+        problem, LiESGD(problem.params(), lr, eps=0.1, weight_decay=wd, decay=decay, clip=clip, seed=seed), path()
+    )
 
 
 @given(

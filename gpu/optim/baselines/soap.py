@@ -75,9 +75,9 @@ class SOAP(Optimizer):
 
     def _move(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, (beta1, beta2) = self.state[p], group["betas"]
-        G = gradient.flatten(1) if p.ndim > 1 else gradient[:, None]
-        moments = {"L": G @ G.T, "R": G.T @ G} if p.ndim > 1 else {}
-        moments = {side: moment for side, moment in moments.items() if len(moment) <= group["max_side"]}
+        G = gradient.flatten(1) if p.ndim > 1 else gradient.reshape(-1, 1)
+        sides = {"L": G, "R": G.T} if p.ndim > 1 else {}
+        moments = {side: rows @ rows.T for side, rows in sides.items() if len(rows) <= group["max_side"]}
         if not state:
             state |= {"step": 0, "M": torch.zeros_like(G), "V": torch.zeros_like(G)}
             for side, moment in moments.items():
