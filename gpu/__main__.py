@@ -1,4 +1,4 @@
-"""python -m gpu: train, compare, bench. torch and scikit-learn are imported by the commands that need them."""
+"""python -m gpu: train, compare, bench, fetch. torch and scikit-learn are imported by the commands that need them."""
 
 import json
 import sys
@@ -27,8 +27,14 @@ app.add_typer(bench, name="bench")
 
 INTERRUPTED = 130
 
-Data = Annotated[str, Option(help="digits (bundled), or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz.")]
-DataDir = Annotated[Path | None, Option(help="The folder of those files.")]
+Data = Annotated[
+    str,
+    Option(
+        help="digits, digits-32, words (bundled); cifar10, s-cov, cov-tw, imdb; "
+        "or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz: mnist, usps, …"
+    ),
+]
+DataDir = Annotated[Path | None, Option(help="The folder of their files; the README says what to put there.")]
 Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
 Optimizers = Annotated[list[str], Option(help="kernel-sgd, sgd or sgd-momentum; may be given several times.")]
 Hidden = Annotated[str, Option(help="Widths of the hidden layers; an empty string for none.")]
@@ -147,6 +153,19 @@ app.command(
     help="Train with all three optimizers, five paired seeds, and compare them. Options as for train.",
     context_settings={"default_map": {"optimizer": ["kernel-sgd", "sgd", "sgd-momentum"], "seeds": 5}},
 )(train)
+
+
+@app.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="usps, cifar10, imdb, or glove: the word vectors that text needs.")],
+    data_dir: Annotated[Path, Option(help="The folder to put the files in.")],
+) -> None:
+    """Download data where that is allowed, with checksums; otherwise say where to get them."""
+    with reported_errors():
+        from gpu.train.data.fetch import fetch
+
+        for path in fetch(name, data_dir):
+            print(path)
 
 
 @bench.command("step")
