@@ -58,13 +58,14 @@ BY_HAND = {
 }
 
 
-def fetch(name: str, folder: Path, downloads: Mapping[str, tuple[Download, ...]] = DOWNLOADS) -> list[Path]:
+def fetch(name: str, folder: Path, downloads: Mapping[str, tuple[Download, ...]] | None = None) -> list[Path]:
     """Download a data set's files into `folder`, those that are there and whole excepted; their paths.
 
     Raises DataError: for data that cannot be downloaded (it says what to put in the folder, and from where), without
     pooch, for a file of that name that is another one, and for a download that is not what its checksum says, of which
-    nothing is left behind.
+    nothing is left behind. `downloads`: other addresses and checksums than DOWNLOADS.
     """
+    downloads = DOWNLOADS if downloads is None else downloads
     if name in BUNDLED:
         raise DataError(f"{name}: bundled, there is nothing to download")
     if name in BY_HAND:

@@ -85,15 +85,18 @@ def unpacked(path: Path, per_byte: int) -> io.BufferedReader:
 def members(path: Path, wanted: Callable[[str], bool], per_byte: int, put: str) -> Iterator[tuple[str, bytes]]:
     """The wanted files of an archive .tar.gz: (name, content). Nothing is written to disk.
 
-    Read to its end, where gzip's checksum stands: a bit turned over anywhere is an error, though perhaps the last thing
-    that happens. Raises DataError.
+    A byte of the wanted files takes `per_byte` bytes to be read, one of the others none that stays. Read to its end,
+    where gzip's checksum stands: a bit turned over anywhere is an error, though perhaps the last thing that happens.
+    Raises DataError.
     """
     try:
-        with unpacked(path, per_byte) as stream:
+        with unpacked(path, 1) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
+                size = 0
                 for member in archive:
                     if member.isreg() and wanted(member.name):
-                        require_room(f"{path}: {member.name}", member.size, per_byte)
+                        size += member.size
+                        require_room(f"{path}: {member.name}", size, per_byte)
                         content = archive.extractfile(member)
                         assert content is not None  # of a regular file it never is
                         yield member.name, content.read()

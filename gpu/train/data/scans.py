@@ -39,11 +39,11 @@ def load(folder: Path | None, *, scaling: str, counts: Counts) -> Dataset:
         require_counts(folder / FOLDER, counts, train=total - tested)
     parts = _split(classes, tested)
     _require_pillow()
-    bar = iter(files.tracked([path for part in parts for path, _ in part], "reading images", total))
+    paths = files.tracked([path for part in parts for path, _ in part], "reading images", total)
+    pixels = {path: _pixels(path) for path in paths}
     train, test = (
-        (np.stack([_pixels(next(bar)) for _ in part]), np.array([label for _, label in part])) for part in parts
+        (np.stack([pixels[path] for path, _ in part]), np.array([label for _, label in part])) for part in parts
     )
-    next(bar, None)
     return images("s-cov", train, test, scaling, len(CLASSES))
 
 

@@ -33,7 +33,7 @@ class Corpus:
         self.parts: dict[str, list[tuple[array[int], int]]] = {"train": [], "valid": [], "test": []}
 
     def numbered(self, text: str) -> "array[int]":
-        return array("l", [self.words.setdefault(word, len(self.words)) for word in tokens(text)])
+        return array("i", [self.words.setdefault(word, len(self.words)) for word in tokens(text)])
 
 
 def tokens(text: str) -> list[str]:
