@@ -1,4 +1,4 @@
-"""python -m gpu: train, compare, reproduce, bench. What is slow to import is imported by the commands that need it."""
+"""python -m gpu: train, compare, reproduce, bench, fetch. What is slow to import is imported where it is needed."""
 
 import json
 import sys
@@ -40,8 +40,14 @@ OPTIMIZERS = (
     "soap",
 )
 
-Data = Annotated[str, Option(help="digits (bundled), or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz.")]
-DataDir = Annotated[Path | None, Option(help="The folder of those files.")]
+Data = Annotated[
+    str,
+    Option(
+        help="digits, digits-32, words (bundled); cifar10, s-cov, cov-tw, imdb; "
+        "or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz: mnist, usps, …"
+    ),
+]
+DataDir = Annotated[Path | None, Option(help="The folder of their files; the README says what to put there.")]
 Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
 Optimizers = Annotated[list[str], Option(help=f"{', '.join(OPTIMIZERS)}; may be given several times.")]
 Hidden = Annotated[str, Option(help="Widths of the hidden layers; an empty string for none.")]
@@ -207,6 +213,19 @@ def reproduce(
         console.print(terminal_table(page))
         for line in (*page.notes, *(f"written: {path}" for path in write(page, folder, target))):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="usps, cifar10, imdb, or glove: the word vectors that text needs.")],
+    data_dir: Annotated[Path, Option(help="The folder to put the files in.")],
+) -> None:
+    """Download data where that is allowed, with checksums; otherwise say where to get them."""
+    with reported_errors():
+        from gpu.train.data.fetch import fetch
+
+        for path in fetch(name, data_dir):
+            print(path)
 
 
 @bench.command("step")

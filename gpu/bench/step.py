@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gpu.bench.timing import interleaved, paired_ratios
-from gpu.train.data import Dataset, hold_out
+from gpu.train.data import Dataset
 from gpu.train.loop import build_optimizer, epochs_of_batches, train_epoch
-from gpu.train.models import mlp
+from gpu.train.models import mlp, on_data
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
 
@@ -35,6 +35,7 @@ def step(data: Dataset, settings: Settings, *, repeats: int) -> dict[str, Any]:
         "seconds_per_epoch": {name: median(values) for name, values in seconds.items()},
         "repeats": repeats,
         "data": data.name,
+        "stand_in": data.stand_in,
         "batch_size": settings.batch_size,
         "hidden": list(settings.hidden),
         "threads": torch.get_num_threads(),
@@ -44,7 +45,7 @@ def step(data: Dataset, settings: Settings, *, repeats: int) -> dict[str, Any]:
 
 def _epoch(data: Dataset, settings: Settings, optimizer: str) -> Callable[[], Tensor]:
     settings = replace(settings, optimizer=optimizer)
-    train, _ = hold_out(len(data.X_train), settings.validation, seed=settings.seed)
-    model = mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed)
-    batches, _ = next(epochs_of_batches(settings, data.X_train[train], data.y_train[train]))
+    parts = data.with_validation(settings.validation, seed=settings.seed)
+    model = on_data(mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed), data)
+    batches, _ = next(epochs_of_batches(settings, parts.X_train, parts.y_train, kernel_input=parts.kernel_train))
     return partial(train_epoch, model, build_optimizer(model, settings), batches)

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count, pairwise, repeat
 from pathlib import Path
@@ -21,11 +21,12 @@ from torch.optim import Optimizer
 
 from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, mini_batches, resampled
 from gpu.optim.baselines import BASELINES, TAKES_LOSS, Options, hessian_bytes
+from gpu.optim.cache import content_digest
 from gpu.train import checkpoint
 from gpu.train.claims import CLAIMS, ClaimsRecord
-from gpu.train.data import Dataset, hold_out
+from gpu.train.data import Dataset
 from gpu.train.errors import CheckpointError, UsageError
-from gpu.train.models import mlp
+from gpu.train.models import mlp, on_data
 from gpu.train.settings import Settings
 
 Batch = tuple[Tensor, Tensor, CachedInverse | None]
@@ -126,15 +127,16 @@ def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
 
 
 def epochs_of_batches(
-    settings: Settings, X: Tensor, y: Tensor, start_epoch: int = 0
+    settings: Settings, X: Tensor, y: Tensor, start_epoch: int = 0, kernel_input: Tensor | None = None
 ) -> Generator[tuple[list[Batch], KernelCache | None]]:
     """The mini-batches of every epoch from `start_epoch` on, and the cache that their inverses come from.
 
     All optimizers get the same mini-batches in the same order: one composition for the whole run or, with `resample`,
-    one an epoch, drawn from (seed, epoch). Raises UsageError where the inverses cannot be had (a memory budget too
-    small, an indefinite kernel matrix).
+    one an epoch, drawn from (seed, epoch). `kernel_input`: what the kernel sees where that is not X. Raises UsageError
+    where the inverses cannot be had (a memory budget too small, an indefinite kernel matrix).
     """
     n, m, seed = len(X), settings.batch_size, settings.seed
+    K = X if kernel_input is None else kernel_input
     epochs: Iterator[tuple[list[Batch], KernelCache | None]]
     seeds: Iterator[int | tuple[int, int]]
     try:
@@ -143,17 +145,27 @@ def epochs_of_batches(
             if settings.kernel == "random-psd":
                 epochs = iter([random_inverses(settings, X, y)])
             elif settings.resample:
-                caches = resampled(X, m, seed=seed, start_epoch=start_epoch, epochs=settings.epochs, **options)
-                epochs = ((list(cache.batches(X, y)), cache) for cache in caches)
+                caches = resampled(K, m, seed=seed, start_epoch=start_epoch, epochs=settings.epochs, **options)
+                epochs = ((_with_inverses(cache, X, y, kernel_input), cache) for cache in caches)
             else:
-                cache = KernelCache(X, mini_batches(n, m, seed=seed), **options)
-                epochs = iter([(list(cache.batches(X, y)), cache)])
+                cache = KernelCache(K, mini_batches(n, m, seed=seed), **options)
+                epochs = iter([(_with_inverses(cache, X, y, kernel_input), cache)])
         else:
             seeds = ((seed, epoch) for epoch in count(start_epoch)) if settings.resample else iter([seed])
             epochs = (([(X[i], y[i], None) for i in mini_batches(n, m, seed=s)], None) for s in seeds)
         yield from epochs if settings.resample else repeat(next(epochs))
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _with_inverses(cache: KernelCache, X: Tensor, y: Tensor, kernel_input: Tensor | None) -> list[Batch]:
+    if kernel_input is None:
+        return list(cache.batches(X, y))
+    # The cache has looked at what the kernel sees; the optimizer looks at what the network is run on.
+    return [
+        (x, labels, replace(inverse, digest=content_digest(x)))
+        for _, x, labels, inverse in cache.batches(kernel_input, X, y)
+    ]
 
 
 def random_inverses(settings: Settings, X: Tensor, y: Tensor) -> tuple[list[Batch], KernelCache]:
@@ -170,7 +182,7 @@ def random_inverses(settings: Settings, X: Tensor, y: Tensor) -> tuple[list[Batc
         kernel="linear",
         ridge=settings.ridge,
         memory_budget=settings.memory_budget,
-        dtype=X.dtype,
+        dtype=torch.float32,
     )
     inverses = (inverse for _, inverse in cache.batches(noise))
     return [(X[i.indices], y[i.indices], CachedInverse.unchecked(i.matrix)) for i in inverses], cache
@@ -197,7 +209,7 @@ def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[
     torch.manual_seed(settings.seed)
     run = Run(settings, data.to(settings.device), folder)
     run.restore()
-    with closing(epochs_of_batches(settings, run.X, run.y, len(run.history))) as epochs:
+    with closing(epochs_of_batches(settings, run.X, run.y, len(run.history), run.kernel_input)) as epochs:
         while not run.finished:
             started = perf_counter()
             batches, cache = next(epochs)
@@ -220,12 +232,15 @@ class Run:
 
     def __init__(self, settings: Settings, data: Dataset, folder: Path) -> None:
         self.settings, self.data, self.folder = settings, data, folder
-        train, held = (
-            i.to(settings.device) for i in hold_out(len(data.X_train), settings.validation, seed=settings.seed)
-        )
-        self.X, self.y = data.X_train[train], data.y_train[train]
-        self.X_held, self.y_held = data.X_train[held], data.y_train[held]
-        self.model = mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed).to(settings.device)
+        if settings.record_claims and data.kernel_train is not None:
+            raise UsageError("record_claims: expected data whose kernel sees what the network does, got text")
+        parts = data.with_validation(settings.validation, seed=settings.seed)
+        assert parts.X_valid is not None
+        assert parts.y_valid is not None
+        self.X, self.y, self.kernel_input = parts.X_train, parts.y_train, parts.kernel_train
+        self.X_held, self.y_held = parts.X_valid, parts.y_valid
+        model = mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed)
+        self.model = on_data(model, data).to(settings.device)
         self.optimizer = build_optimizer(self.model, settings)
         self.claims: ClaimsRecord | None = None
         if settings.record_claims and isinstance(self.optimizer, KernelSGD):

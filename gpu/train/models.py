@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from gpu.train.data import Dataset
+
 PADDING = 0  # the token that fills texts up to one length
 
 
@@ -90,3 +92,12 @@ class TextLSTM(nn.Module):
             _, (state, _) = self.lstm(words)
         logits: Tensor = self.output(state[-1])
         return logits
+
+
+def on_data(model: nn.Module, data: Dataset) -> nn.Module:
+    """A model of features (m, d) as one of the data's inputs: images are flattened, and a text is the mean of its
+    words' vectors, which do not move."""
+    if data.vectors is not None:
+        words = nn.EmbeddingBag.from_pretrained(data.vectors, mode="mean", padding_idx=0)
+        return nn.Sequential(words, model)
+    return model if data.X_train.ndim == 2 else nn.Sequential(nn.Flatten(), model)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gpu.train.data import stand_in
 from gpu.train.errors import CheckpointError
 from gpu.train.loop import METRICS, Result, Row
 from gpu.train.settings import Settings
@@ -54,7 +55,8 @@ def table(summary: dict[str, Any]) -> Table:
     where there are any, in columns of their own."""
     seeds, paper = summary["seeds"], summary["paper"]
     failed = Counter(failure["optimizer"] for failure in summary["failed"])
-    made = Table(title=f"{summary['data']}: mean ± standard deviation over {len(seeds)} seed{'s'[: len(seeds) > 1]}")
+    title = _title(summary["data"], summary["stand_in"])
+    made = Table(title=f"{title}: mean ± standard deviation over {len(seeds)} seed{'s'[: len(seeds) > 1]}")
     made.add_column("optimizer", no_wrap=True)
     for heading in (
         "test %",
@@ -128,6 +130,7 @@ def plot(study: Study, folder: Path) -> bool:
     # The first epochs' accuracies are not what one looks for: let the scale serve the last ones.
     right.set(xlabel="epoch", ylabel="accuracy % (test; dotted: validation)", ylim=(max(0.0, worst - 5), 100.2))
     left.legend()
+    figure.suptitle(_title(study.data, stand_in(study.data)))
     part = folder / f".{PLOT}.part"
     figure.savefig(part, format="png", dpi=150)
     os.replace(part, folder / PLOT)
@@ -149,6 +152,10 @@ def read_metrics(path: Path) -> tuple[list[float], ...]:
         raise CheckpointError(
             f"{path}: damaged ({error!r}); remove {path.with_name(RESULT)} and resume, which writes both again"
         ) from error
+
+
+def _title(data: str, stands_for: str) -> str:
+    return f"{data} (stand-in for {stands_for})" if stands_for else data
 
 
 def _plus_minus(figure: dict[str, Any], scale: float = 1, digits: int = 2) -> str:

@@ -22,7 +22,7 @@ import torch
 from scipy import stats
 
 from gpu.train.checkpoint import write_text
-from gpu.train.data import Dataset, load
+from gpu.train.data import Dataset, load, stand_in
 from gpu.train.errors import CheckpointError, UsageError
 from gpu.train.loop import Result, Row, fit
 from gpu.train.provenance import provenance
@@ -190,6 +190,7 @@ def summarise(
     }
     return {
         "data": study.data,
+        "stand_in": stand_in(study.data),
         "scaling": study.scaling,
         "seeds": list(study.seeds),
         "settings": asdict(study.settings),

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpu.train import data
-from gpu.train.data import SCALINGS, hold_out, load
+from gpu.train.data import SCALINGS, hold_out, libsvm, load
 from gpu.train.errors import DataError
 
 OPENERS = {"": open, ".bz2": bz2.open, ".gz": gzip.open}
@@ -156,7 +155,7 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path, where, what):
 
 @pytest.mark.parametrize("long", ["made", "made.t"])
 def test_a_file_that_the_other_one_s_width_makes_too_large_is_named(tmp_path, monkeypatch, long):
-    monkeypatch.setattr(data, "MAX_ENTRIES", 1000)
+    monkeypatch.setattr(libsvm, "MAX_ENTRIES", 1000)
     for name in ("made", "made.t"):
         (tmp_path / name).write_text("1 1:1\n" * 20 if name == long else "1 100:1\n")
     with pytest.raises(DataError, match=rf"{long}: 20 × 101 features are too many"):

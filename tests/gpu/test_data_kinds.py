@@ -1,0 +1,236 @@
+"""What all data sets have in common: scaling of images, what the kernel sees, validation, fingerprints, stand-ins."""
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rich.console import Console
+from torch.nn.functional import one_hot
+
+from gpu import torch_ops
+from gpu.bench.step import step
+from gpu.optim import mini_batches
+from gpu.train import Settings, Study, UsageError, fit, mlp, report
+from gpu.train import study as studies
+from gpu.train.data import SCALINGS, load, scaling, stand_in
+from gpu.train.data.bundled import BUNDLED
+from gpu.train.data.dataset import TENSORS
+from gpu.train.loop import Run, epochs_of_batches
+from gpu.train.models import on_data
+
+EPS = torch.finfo(torch.float32).eps
+IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(3), st.just(2), st.just(2)))
+WORDS = load("words")
+TEXT = Settings(hidden=(6,), epochs=3, gamma=0.1)
+
+
+@pytest.mark.parametrize("how", SCALINGS)
+@given(train=IMAGES, test=IMAGES)
+def test_images_are_scaled_by_the_training_images_alone_channel_by_channel_where_it_is_to_standard(how, train, test):
+    scaled = scaling.scaled_images(train, test, how)
+    assert all(part.dtype == torch.float32 for part in scaled)
+    X = train.astype(float)
+    axes = (0, 2, 3) if how == "standard" else (0, 1, 2, 3)
+    low, high = (f(X, axis=axes, keepdims=True) for f in (np.min, np.max))
+    match how:
+        case "none":
+            offset, factor = np.zeros_like(low), np.ones_like(low)
+        case "unit":
+            offset, factor = low, high - low
+        case "symmetric":
+            offset, factor = (low + high) / 2, (high - low) / 2
+        case "standard":
+            offset, factor = X.mean(axes, keepdims=True), X.std(axes, keepdims=True)
+    factor = np.where(high == low, 1, factor) if how != "none" else factor
+    for part, images in zip(scaled, (train, test), strict=True):
+        exact = (images.astype(float) - offset) / factor
+        np.testing.assert_allclose(part.numpy(), exact, rtol=4 * EPS, atol=1e-9)
+
+
+def test_the_histogram_of_many_images_is_that_of_all_of_them(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 4), dtype=np.uint8)
+    whole = scaling.scaled_images(images, images, "standard")[0]
+    monkeypatch.setattr(scaling, "CHUNK", 2)
+    assert scaling.scaled_images(images, images, "standard")[0].equal(whole)
+
+
+def test_of_text_the_scaling_is_that_of_what_the_kernel_sees():
+    raw, unit = (load("words", scaling=how) for how in ("none", "unit"))
+    assert raw.kernel_train is not None
+    assert unit.kernel_train is not None
+    for name in set(TENSORS) - {"kernel_train"}:
+        assert getattr(raw, name).equal(getattr(unit, name)), name
+    assert (unit.kernel_train.min(), unit.kernel_train.max()) == (0, 1)
+    low, high = raw.kernel_train.min(), raw.kernel_train.max()
+    assert ((raw.kernel_train - low) / (high - low) - unit.kernel_train).abs().max() < 30 * EPS
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_the_fingerprint_changes_with_every_tensor(name):
+    data = WORDS  # with everything that a data set may have
+    changed = getattr(data, name).clone()
+    changed[-1:] += 1
+    assert replace(data, **{name: changed}).fingerprint() != data.fingerprint()
+    if name not in TENSORS[:4]:
+        assert replace(data, **{name: None}).fingerprint() != data.fingerprint()
+    assert replace(data, kernel_train=data.vectors, vectors=data.kernel_train).fingerprint() != data.fingerprint()
+
+
+def test_the_fingerprint_of_tabular_data_is_that_of_its_four_tensors_alone():
+    digits = load("digits")
+    digest = hashlib.sha256()
+    for part in (digits.X_train, digits.y_train, digits.X_test, digits.y_test):
+        digest.update(f"{tuple(part.shape)}".encode() + part.numpy().tobytes())
+    assert digits.fingerprint() == digest.hexdigest()
+
+
+def test_all_tensors_of_a_data_set_move_to_another_device():
+    moved = WORDS.to("meta")
+    assert {getattr(moved, name).device.type for name in TENSORS} == {"meta"}
+
+
+@given(seed=st.integers(0, 1000), fraction=st.floats(0.1, 0.9))
+def test_validation_instances_are_those_the_data_come_with_or_else_held_out(seed, fraction):
+    assert WORDS.with_validation(fraction, seed=seed) is WORDS
+    bare = replace(WORDS, X_valid=None, y_valid=None)
+    parts = bare.with_validation(fraction, seed=seed)
+    n = len(bare.y_train)
+    assert len(parts.y_valid) == round(n * fraction)
+    assert sorted([*parts.X_train.tolist(), *parts.X_valid.tolist()]) == sorted(bare.X_train.tolist())
+    # What the kernel sees of an instance, and its label, go where the instance goes.
+    instances = zip(bare.X_train, bare.kernel_train, bare.y_train, strict=True)
+    mean = {tuple(x.tolist()): (k.tolist(), int(y)) for x, k, y in instances}
+    for x, k, y in zip(parts.X_train, parts.kernel_train, parts.y_train, strict=True):
+        assert mean[tuple(x.tolist())] == (k.tolist(), int(y))
+    for x, y in zip(parts.X_valid, parts.y_valid, strict=True):
+        assert mean[tuple(x.tolist())][1] == int(y)
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_the_inverses_of_text_are_those_of_its_mean_word_vectors_and_go_with_its_mini_batches(tmp_path, resample):
+    settings = replace(TEXT, resample=resample, batch_size=50)
+    run = Run(settings, WORDS, tmp_path)
+    assert run.X.equal(WORDS.X_train)  # none is held out: the validation instances are given
+    assert run.X_held.equal(WORDS.X_valid)
+    epochs = epochs_of_batches(settings, run.X, run.y, 0, run.kernel_input)
+    batches, _ = next(epochs)
+    epochs.close()
+    seed: Any = (0, 0) if resample else 0
+    for (x, y, inverse), i in zip(batches, mini_batches(700, 50, seed=seed), strict=True):
+        assert x.equal(WORDS.X_train[i])
+        assert y.equal(WORDS.y_train[i])
+        H = torch_ops.gram(WORDS.kernel_train[i].double(), gamma=0.1)
+        assert (inverse.matrix - torch_ops.inverse_gram(H)).abs().max() < 1e-3 * inverse.matrix.abs().max()
+        run.optimizer.zero_grad()
+        run.model(x).sum().backward()
+        run.optimizer.step(inverse=inverse)
+    run.optimizer.zero_grad()
+    run.model(batches[1][0]).sum().backward()
+    with pytest.raises(ValueError, match="is not what the model was run on"):
+        run.optimizer.step(inverse=batches[0][2])
+
+
+def test_the_record_of_the_claims_is_not_for_text(tmp_path):
+    with pytest.raises(UsageError, match=r"record_claims: .* text"):
+        fit(replace(TEXT, record_claims=True), WORDS, tmp_path)
+
+
+def test_a_perceptron_sees_images_flattened_and_of_a_text_the_mean_of_its_word_vectors():
+    images = load("digits-32")
+    model = mlp((images.features, 5, 10), seed=0)
+    x = images.X_test[:4]
+    assert on_data(model, images)(x).equal(model(x.reshape(4, -1)))
+    model = mlp((WORDS.features, 5, 2), seed=0)
+    x = torch.cat([WORDS.X_test[:4], torch.zeros_like(WORDS.X_test[:1])])
+    means = [WORDS.vectors[row[row > 0]].mean(0) if row.any() else WORDS.vectors[0] for row in x]
+    assert (on_data(model, WORDS)(x) - model(torch.stack(means))).abs().max() < 30 * EPS
+    assert len([p for p in on_data(model, WORDS).parameters() if p.requires_grad]) == len(list(model.parameters()))
+    digits = load("digits")
+    model = mlp((digits.features, 10), seed=0)
+    assert on_data(model, digits) is model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["kernel-sgd", "sgd"])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_what_stands_in_can_be_learnt(tmp_path, name, optimizer):
+    data = load(name)
+    settings = Settings(optimizer=optimizer, hidden=(50,), epochs=25, gamma=0.1)
+    result = fit(settings, data, tmp_path)
+    chance = one_hot(data.y_test).double().mean(0).max()
+    assert result.test_accuracy > chance + 0.3
+    before = result.loss
+    assert fit(replace(settings, epochs=1), data, make(tmp_path / "one")).loss > before
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_digits_32_are_the_digits_each_pixel_a_square_of_four_by_four_in_three_channels():
+    small, large = (load(name, scaling="none") for name in ("digits", "digits-32"))
+    for part in ("train", "test"):
+        X, images = getattr(small, f"X_{part}"), getattr(large, f"X_{part}")
+        assert images.shape == (len(X), 3, 32, 32)
+        squares = images.reshape(-1, 3, 8, 4, 8, 4)
+        assert (squares == X.reshape(-1, 1, 8, 1, 8, 1)).all()
+        assert getattr(small, f"y_{part}").equal(getattr(large, f"y_{part}"))
+
+
+def test_the_generated_texts_are_the_same_every_time_and_as_their_description_says():
+    assert load("words").fingerprint() == WORDS.fingerprint()
+    assert WORDS.vectors.shape == (201, 100)
+    for X, y, n in (
+        (WORDS.X_train, WORDS.y_train, 700),
+        (WORDS.X_valid, WORDS.y_valid, 100),
+        (WORDS.X_test, WORDS.y_test, 200),
+    ):
+        assert torch.bincount(y).tolist() == [n / 2, n / 2]
+        lengths = (X > 0).sum(1)
+        assert lengths.min() >= 8
+        assert lengths.max() <= 24
+        words = [X[y == label][X[y == label] > 0] for label in (0, 1)]
+        for label, chosen in enumerate(words):
+            own, other = ((chosen > 40 * k) & (chosen <= 40 * k + 40) for k in (label, 1 - label))
+            spread = 4 * (0.25 / len(chosen)) ** 0.5
+            assert abs(own.double().mean() - 0.4) < spread
+            assert abs(other.double().mean() - 0.1) < spread
+
+
+@pytest.mark.parametrize("name", [*BUNDLED, "usps"])
+def test_stand_ins_are_labelled_in_every_output(tmp_path, name, monkeypatch):
+    study = Study(
+        data=name, data_dir=None, scaling="unit", optimizers=("sgd",), seeds=(0,), settings=replace(TEXT, epochs=1)
+    )
+    data = load(name) if name in BUNDLED else replace(load("digits"), name=name, stand_in="")
+    assert data.stand_in == stand_in(name)
+    assert (data.stand_in != "") is (name in BUNDLED)
+    folder = tmp_path / "study"
+    studies.create(study, data, folder)
+    summary = studies.summarise(study, studies.run(study, data, folder))
+    assert summary["stand_in"] == data.stand_in
+    label = f"{name} (stand-in for {data.stand_in})" if data.stand_in else name
+    console = Console(width=200, record=True)
+    console.print(report.table(summary))
+    assert f"{label}: mean" in console.export_text()
+    titles = []
+    from matplotlib.figure import Figure
+
+    suptitle = Figure.suptitle
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **o: titles.append(text) or suptitle(self, text, **o))
+    assert report.plot(study, folder)
+    assert titles == [label]
+    if name == "digits":
+        figures = step(data, replace(TEXT, epochs=1), repeats=1)
+        assert (figures["data"], figures["stand_in"]) == (name, data.stand_in)
+
+
+def test_the_bench_measures_an_epoch_on_text():
+    assert step(WORDS, replace(TEXT, hidden=(4,)), repeats=1)["data"] == "words"
