@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import os
 import re
 import shutil
@@ -162,12 +161,17 @@ def test_a_scan_of_16_bits_or_of_too_many_pixels_is_named_and_not_decoded(tmp_pa
     Image.fromarray(np.full((32, 32), 40000, np.uint16)).save(path)
     with pytest.raises(DataError, match=rf"{re.escape(path.name)}: .*8 bits a channel"):
         load("s-cov", tmp_path)
-    # The header of an image of 20,000 × 20,000.
-    path.write_bytes(png(np.zeros((1, 1, 1))))
-    large = io.BytesIO()
-    Image.new("1", (20000, 20000)).save(large, "PNG")
-    path.write_bytes(large.getvalue())
+    Image.new("1", (10000, 10000)).save(path)
     with pytest.raises(DataError, match=rf"{re.escape(path.name)}: .*exceeds limit"):
+        load("s-cov", tmp_path)
+
+
+def test_a_png_whose_checksum_is_not_that_of_its_pixels_is_named(tmp_path):
+    make("s-cov", tmp_path)
+    path = next((tmp_path / "s-cov" / "COVID").iterdir())
+    black, white = (png(np.full((32, 32, 3), grey)) for grey in (0, 255))
+    path.write_bytes(white[:-16] + black[-16:])  # the checksum of the pixels and the last chunk
+    with pytest.raises(DataError, match=rf"{re.escape(path.name)}: not a readable image"):
         load("s-cov", tmp_path)
 
 
