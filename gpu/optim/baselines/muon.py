@@ -32,6 +32,9 @@ class MuonAdamW(Optimizer):
             self._parts.append(AdamW(others, lr, weight_decay=weight_decay))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
+    def __getstate__(self) -> dict[str, Any]:  # torch's own names what copies and pickles keep
+        return {**super().__getstate__(), "_parts": self._parts}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
