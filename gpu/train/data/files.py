@@ -94,6 +94,7 @@ def members(path: Path, wanted: Callable[[str], bool], per_byte: int, put: str) 
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 size = 0
                 for member in archive:
+                    require_room(f"{path}: {member.name}", member.size)  # tarfile would skip it past the archive's end
                     if member.isreg() and wanted(member.name):
                         size += member.size
                         require_room(f"{path}: {member.name}", size, per_byte)
