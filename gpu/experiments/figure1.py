@@ -25,6 +25,8 @@ from gpu.train.settings import Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Those that step on the gradients they are given, which is where all but two are taken away.
+OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum")
 EPOCHS = 100
 HIDDEN = (10, 10, 10)  # narrow, so that two weights matter
 GRID = 33

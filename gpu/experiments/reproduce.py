@@ -67,7 +67,7 @@ def reproduce(
             return table1.page(data)
         epochs = min(protocol.epochs, figure1.EPOCHS)
         watched = partial(track, description="slices", console=console, transient=True, disable=not console.is_terminal)
-        return figure1.page(data, replace(settings, epochs=epochs, weight_decay=0.0), table2.OPTIMIZERS, watched)
+        return figure1.page(data, replace(settings, epochs=epochs, weight_decay=0.0), figure1.OPTIMIZERS, watched)
     needed = TARGETS[target]
     arms = needed.arms(settings)
     config = {"protocol": asdict(protocol), "arms": {arm.label: asdict(arm.settings) for arm in arms}}

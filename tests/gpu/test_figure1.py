@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gpu.experiments.figure1 import SLICES, Slice, loss_over, page, path
+from gpu.experiments.figure1 import OPTIMIZERS, SLICES, Slice, loss_over, page, path
 from gpu.optim import KernelCache, mini_batches
 from gpu.train import Settings
 from tests.gpu.test_cli import command
 from tests.gpu.test_train import DATA
 
 SETTINGS = Settings(epochs=6, batch_size=16, gamma=1.0, weight_decay=0.0)
-OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum")
 
 
 def moved(layers: tuple[int, int], **changes: object) -> list[tuple[float, float]]:
