@@ -11,8 +11,7 @@ from torch import Tensor
 
 from gpu.bench.timing import interleaved, paired_ratios
 from gpu.train.data import Dataset
-from gpu.train.loop import build_optimizer, epochs_of_batches, train_epoch
-from gpu.train.models import mlp, on_data
+from gpu.train.loop import build_model, build_optimizer, epochs_of_batches, train_epoch
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
 
@@ -46,6 +45,6 @@ def step(data: Dataset, settings: Settings, *, repeats: int) -> dict[str, Any]:
 def _epoch(data: Dataset, settings: Settings, optimizer: str) -> Callable[[], Tensor]:
     settings = replace(settings, optimizer=optimizer)
     parts = data.with_validation(settings.validation, seed=settings.seed)
-    model = on_data(mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed), data)
+    model = build_model(data, settings)
     batches, _ = next(epochs_of_batches(settings, parts.X_train, parts.y_train, kernel_input=parts.kernel_train))
     return partial(train_epoch, model, build_optimizer(model, settings), batches)

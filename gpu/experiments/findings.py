@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from gpu.experiments.page import Row, quantity
+from gpu.experiments.page import Page, Row, quantity
 from gpu.experiments.protocol import Finding
+from gpu.train.report import points
 from gpu.train.study import paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TRAINING, TEST, SECONDS, KERNEL_SHARE, MEMORY = "training %", "test %", "seconds", "of it kernel", "Hessian MiB"
 
@@ -47,13 +49,10 @@ def notes(findings: Sequence[Finding], baseline: str) -> list[str]:
 
 def _difference(finding: Finding, base: Finding) -> list[str]:
     theirs = {r.seed: r.test_accuracy for r in base.results}
-    pairs = [(100 * r.test_accuracy, 100 * theirs[r.seed]) for r in finding.results if r.seed in theirs]
+    pairs = [(r.test_accuracy, theirs[r.seed]) for r in finding.results if r.seed in theirs]
     if not pairs:
         return []
-    found = paired_difference(*zip(*pairs, strict=True))
-    interval = found["interval"]
-    span = "no interval" if interval is None else f"95 % interval [{interval[0]:+.2f}, {interval[1]:+.2f}]"
-    return [f"{finding.arm.label} - {base.arm.label}: test {found['mean']:+.2f} points, {span} ({found['n']} pairs)"]
+    return [f"{finding.arm.label} - {base.arm.label}: test {points(paired_difference(*zip(*pairs, strict=True)))}"]
 
 
 def bars(axes: "Axes", findings: Sequence[Finding], values: Mapping[str, Sequence[float]], label: str) -> None:
@@ -66,13 +65,22 @@ def bars(axes: "Axes", findings: Sequence[Finding], values: Mapping[str, Sequenc
     axes.tick_params(axis="x", rotation=30)
 
 
-def tests_and_times(axes: Sequence["Axes"], findings: Sequence[Finding]) -> None:
-    """Test accuracy on the left, seconds on the right."""
+def comparison(
+    title: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]], baseline: str
+) -> Page:
+    """A row an arm, beside what the paper has by the arm's label; test accuracies and seconds as the picture."""
     accuracies = {f.arm.label: [100 * r.test_accuracy for r in f.results] for f in findings}
-    bars(axes[0], findings, accuracies, "test accuracy %")
-    lowest = min((min(values) for values in accuracies.values() if values), default=0.0)
-    axes[0].set_ylim(max(0.0, lowest - 5), 100)
-    bars(axes[1], findings, {f.arm.label: [r.seconds for r in f.results] for f in findings}, "seconds of training")
+    seconds = {f.arm.label: [r.seconds for r in f.results] for f in findings}
+
+    def draw(figure: "Figure") -> None:
+        left, right = figure.subplots(1, 2)
+        bars(left, findings, accuracies, "test accuracy %")
+        lowest = min((min(values) for values in accuracies.values() if values), default=0.0)
+        left.set_ylim(max(0.0, lowest - 5), 100)
+        bars(right, findings, seconds, "seconds of training")
+
+    rows = [row(finding, paper.get(finding.arm.label, {})) for finding in findings]
+    return Page(title, rows, notes(findings, baseline), draw)
 
 
 def _of(paper: Mapping[str, float], name: str) -> tuple[float | None, float | None]:

@@ -7,18 +7,14 @@ is I, its smallest eigenvalue about 1/m², and so its inverse has entries of the
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpu.experiments import paper
-from gpu.experiments.findings import notes, row, tests_and_times
+from gpu.experiments.findings import comparison
 from gpu.experiments.page import Page
 from gpu.experiments.protocol import Arm, Finding
 from gpu.train.settings import Settings
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PAPER = {"rbf": "rbf", "linear": "linear", "polynomial-3": "polynomial", "random-psd": "random PSD"}
+PAPER = {"rbf": "rbf", "linear": "linear", "polynomial": "polynomial-3", "random PSD": "random-psd"}
 
 
 def arms(settings: Settings) -> tuple[Arm, ...]:
@@ -31,10 +27,5 @@ def arms(settings: Settings) -> tuple[Arm, ...]:
 
 
 def page(data: str, findings: Sequence[Finding], _folder: Path) -> Page:
-    figures = paper.kernels(data)
-
-    def draw(figure: "Figure") -> None:
-        tests_and_times(figure.subplots(1, 2), findings)
-
-    rows = [row(finding, figures.get(PAPER.get(finding.arm.label, ""), {})) for finding in findings]
-    return Page(f"Kernels: {data}", rows, notes(findings, "rbf"), draw)
+    figures = {PAPER[kernel]: stated for kernel, stated in paper.kernels(data).items()}
+    return comparison(f"Kernels: {data}", findings, figures, "rbf")

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from gpu.train.checkpoint import write_text
+from gpu.train.report import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,9 +61,7 @@ def _draw(page: Page, path: Path) -> list[Path]:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     page.draw(figure)
     figure.suptitle(page.title)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=150)
-    os.replace(part, path)
+    save_figure(figure, path)
     return [path]
 
 

@@ -1,13 +1,14 @@
 """The paper's own figures, as data: the tables of "Efficient Second-Order Optimization for Deep Learning with Kernel
 Machines" (ICLR 2022 submission; published at CIKM 2022, doi 10.1145/3511808.3557307).
 
-    paper/datasets.csv                          Table 1
     paper/table2_second_order_submission.csv    Table 2, left half
     paper/table3_second_order_published.csv     the same as published, with two more baselines
     paper/table2_first_order.csv                Table 2, right half, the same in both versions
     paper/batch_size.csv                        Figure 4 of the submission, 5 as published
     paper/kernels_cifar10.csv                   section 4.5
     paper/layers_published.csv                  last layer against all, published version
+
+Table 1 is in gpu.train.data.table1, which holds data to it.
 
 Accuracies are in percent, times in seconds, memory in MiB; mean and standard deviation of five runs.
 """

@@ -5,9 +5,8 @@ says neither which settings won nor on how many repeats they were compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 from gpu.experiments.grid import Outcome, Runner
 from gpu.train.loop import Result
@@ -65,15 +64,6 @@ class Finding:
     results: tuple[Result, ...]
     folders: tuple[str, ...]
     failures: tuple[Failure, ...]
-
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {
-            "label": self.arm.label,
-            "chosen": None if self.chosen is None else asdict(self.chosen),
-            "results": [asdict(r) for r in self.results],
-            "failures": [asdict(f) for f in self.failures],
-        }
 
 
 def number_of_runs(arms: Sequence[Arm], protocol: Protocol) -> int:

@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING
 
 from gpu.experiments.page import Page, Row, quantity
-from gpu.experiments.paper import table
 from gpu.train.data import Dataset
+from gpu.train.data.table1 import rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def page(data: Dataset) -> Page:
-    stated = {name: float(row[name]) for row in table("datasets", data.name) for name in ("train", "test", "classes")}
+    stated = rows().get(data.name)
     counts = {"train": len(data.X_train), "test": len(data.X_test), "classes": len(data.classes)}
     row: Row = {"": data.name}
     for name, count in counts.items():
-        row |= quantity(name, [count], stated.get(name))
+        row |= quantity(name, [count], None if stated is None else float(stated[name]))
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()

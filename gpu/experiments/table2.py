@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gpu.experiments.findings import notes, row, tests_and_times
+from gpu.experiments.findings import comparison
 from gpu.experiments.page import Page
 from gpu.experiments.paper import every_optimizer
 from gpu.experiments.protocol import Arm, Finding
 from gpu.train.settings import Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd", "esgd-li", "adahessian", "adamw", "soap")
 
@@ -22,10 +18,4 @@ def arms(settings: Settings) -> tuple[Arm, ...]:
 
 
 def page(data: str, findings: Sequence[Finding], _folder: Path) -> Page:
-    paper = every_optimizer(data)
-
-    def draw(figure: "Figure") -> None:
-        tests_and_times(figure.subplots(1, 2), findings)
-
-    rows = [row(finding, paper.get(finding.arm.label, {})) for finding in findings]
-    return Page(f"Table 2: {data}", rows, notes(findings, "sgd"), draw)
+    return comparison(f"Table 2: {data}", findings, every_optimizer(data), "sgd")

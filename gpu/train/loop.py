@@ -46,10 +46,9 @@ class Result:
     the last (a small validation set is soon told apart no further, while training still gets on). `seconds` is the
     time spent on training and on fetching mini-batches, `cache_seconds` the part of it that went into inverse
     kernel matrices (built again after every resumption); neither includes evaluation and checkpoints, but `seconds`
-    what `record_claims` takes. `inverse_bytes` is the size of the cache, or of
-    the Hessian information that a second-order baseline keeps; `pseudoinverses` how many of its
-    mini-batches had a singular kernel matrix (with `resample`, of the epoch that had most), `stalled` how many
-    steps "monotone" did not take.
+    what `record_claims` takes. `inverse_bytes` is the size of the cache, or of the Hessian information that a
+    second-order baseline keeps; `pseudoinverses` how many of the cache's mini-batches had a singular kernel matrix
+    (with `resample`, of the epoch that had most), `stalled` how many steps "monotone" did not take.
     """
 
     optimizer: str
@@ -102,6 +101,11 @@ def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) 
     """The paper's stopping rule: the last `patience` changes of the epoch's loss are all smaller than `tolerance`."""
     recent = losses[-patience - 1 :]
     return len(recent) > patience and all(abs(b - a) < tolerance for a, b in pairwise(recent))
+
+
+def build_model(data: Dataset, settings: Settings) -> nn.Module:
+    """The network that the settings describe, on data of this kind."""
+    return on_data(mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed), data)
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
@@ -239,8 +243,7 @@ class Run:
         assert parts.y_valid is not None
         self.X, self.y, self.kernel_input = parts.X_train, parts.y_train, parts.kernel_train
         self.X_held, self.y_held = parts.X_valid, parts.y_valid
-        model = mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed)
-        self.model = on_data(model, data).to(settings.device)
+        self.model = build_model(data, settings).to(settings.device)
         self.optimizer = build_optimizer(self.model, settings)
         self.claims: ClaimsRecord | None = None
         if settings.record_claims and isinstance(self.optimizer, KernelSGD):

@@ -4,10 +4,10 @@ import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,6 +18,9 @@ from gpu.train.errors import CheckpointError
 from gpu.train.loop import METRICS, Result, Row
 from gpu.train.settings import Settings
 from gpu.train.study import RESULT, Failure, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PLOT = "plot.png"
 
@@ -91,16 +94,21 @@ def notes(summary: dict[str, Any]) -> list[str]:
     """What the table leaves unsaid: paired differences of test accuracy, in percentage points; singular matrices."""
     lines = []
     for name, difference in summary["paired_differences"].items():
-        pairs, span = difference["n"], "no interval"
-        if interval := difference["interval"]:
-            span = f"95 % interval [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"
-        lines.append(f"{name}: {100 * difference['mean']:+.2f} points, {span} ({pairs} pair{'s'[: pairs > 1]})")
+        lines.append(f"{name}: {points(difference)}")
     for name, figures in summary["optimizers"].items():
         if count := figures["pseudoinverses"]:
             lines.append(f"{name}: {count} mini-batches with singular kernel matrices, pseudoinverses were used")
         if count := figures["stalled"]:
             lines.append(f"{name}: the monotone rule took no step on {count} mini-batches")
     return lines
+
+
+def points(difference: Mapping[str, Any]) -> str:
+    """A `paired_difference` of fractions, in percentage points."""
+    pairs, span = difference["n"], "no interval"
+    if interval := difference["interval"]:
+        span = f"95 % interval [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"
+    return f"{100 * difference['mean']:+.2f} points, {span} ({pairs} pair{'s'[: pairs > 1]})"
 
 
 def plot(study: Study, folder: Path) -> bool:
@@ -131,10 +139,15 @@ def plot(study: Study, folder: Path) -> bool:
     right.set(xlabel="epoch", ylabel="accuracy % (test; dotted: validation)", ylim=(max(0.0, worst - 5), 100.2))
     left.legend()
     figure.suptitle(_title(study.data, stand_in(study.data)))
-    part = folder / f".{PLOT}.part"
-    figure.savefig(part, format="png", dpi=150)
-    os.replace(part, folder / PLOT)
+    save_figure(figure, folder / PLOT)
     return True
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Replace the picture at `path`, all at once."""
+    part = path.with_name(f".{path.name}.part")
+    figure.savefig(part, format="png", dpi=150)
+    os.replace(part, path)
 
 
 def read_metrics(path: Path) -> tuple[list[float], ...]:

@@ -18,10 +18,11 @@ from sklearn.datasets import dump_svmlight_file
 
 from gpu.experiments import page as pages
 from gpu.experiments.grid import Outcome, Runs
-from gpu.experiments.paper import every_optimizer, first_order, kernels, table
+from gpu.experiments.paper import every_optimizer, first_order, kernels
 from gpu.experiments.protocol import Arm, Protocol, choose, number_of_runs, study
 from gpu.experiments.reproduce import TARGETS, folder_of
 from gpu.train import Result, Settings
+from gpu.train.data.table1 import rows as rows_of_table1
 from gpu.train.loop import METRICS, WALL_CLOCK
 from gpu.train.study import Failure
 from tests.gpu.test_cli import ROOT, command
@@ -129,7 +130,7 @@ def test_the_paper_s_figures_are_those_of_its_tables() -> None:
     assert every_optimizer("digits") == {}
     assert kernels("cifar10")["random PSD"] == {"test_acc": 10.07}
     assert kernels("usps") == {}
-    assert [row["train"] for row in table("datasets", "imdb")] == ["25000"]
+    assert rows_of_table1()["imdb"]["train"] == "25000"
 
 
 @pytest.mark.slow

@@ -11,10 +11,15 @@ Counts = Mapping[str, int]
 
 
 @cache
+def rows() -> dict[str, dict[str, str]]:
+    """The table as it is printed, by data set."""
+    with Path(__file__).with_name("table1.csv").open(newline="", encoding="utf-8") as file:
+        return {row["data"]: row for row in csv.DictReader(file)}
+
+
 def counts() -> dict[str, Counts]:
     """By data set: instances for training, for testing and, where they are given, for validation."""
-    with Path(__file__).with_name("table1.csv").open(newline="", encoding="utf-8") as file:
-        return {row["data"]: _parts(row) for row in csv.DictReader(file)}
+    return {data: _parts(row) for data, row in rows().items()}
 
 
 def require_counts(where: object, counts: Counts, **found: int) -> None:
