@@ -20,6 +20,7 @@ from gpu.experiments.page import Page, Row
 from gpu.train.data import Dataset
 from gpu.train.loop import build_optimizer, epochs_of_batches, train_epoch
 from gpu.train.models import mlp
+from gpu.train.report import titled
 from gpu.train.settings import Settings
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def page(
             landscape.plot_surface(w0, w1, surface, cmap="viridis", alpha=0.6)
             landscape.set(xlabel="w₀", ylabel="w₁", zlabel="loss")
 
-    return Page(f"Figure 1: {data.name}", rows, (), draw)
+    return Page(f"Figure 1: {titled(data.name, data.stand_in)}", rows, (), draw)
 
 
 def _surface(loss: Loss, points: Sequence[tuple[float, float]]) -> tuple[Tensor, Tensor, Tensor]:

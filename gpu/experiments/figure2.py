@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from gpu.experiments.page import Page, quantity
 from gpu.experiments.protocol import Finding
 from gpu.experiments.table2 import arms
+from gpu.train.data import stand_in
 from gpu.train.loop import METRICS
-from gpu.train.report import read_metrics
+from gpu.train.report import read_metrics, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,4 +37,4 @@ def page(data: str, findings: Sequence[Finding], folder: Path) -> Page:
         axes.set(xlabel="epoch", ylabel="training loss", yscale="log", xscale="log")
         axes.legend()
 
-    return Page(f"Figure 2: {data}", rows, (), draw)
+    return Page(f"Figure 2: {titled(data, stand_in(data))}", rows, (), draw)

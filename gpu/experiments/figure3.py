@@ -11,8 +11,9 @@ from gpu.experiments.page import Page, quantity
 from gpu.experiments.paper import every_optimizer
 from gpu.experiments.protocol import Finding
 from gpu.experiments.table2 import arms
+from gpu.train.data import stand_in
 from gpu.train.loop import METRICS
-from gpu.train.report import read_metrics
+from gpu.train.report import read_metrics, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def page(data: str, findings: Sequence[Finding], folder: Path) -> Page:
         bars(left, findings, gaps, "training − test accuracy, points")
         bars(right, findings, stability, "epochs in which the loss falls, %")
 
-    return Page(f"Figure 3: {data}", rows, (), draw)
+    return Page(f"Figure 3: {titled(data, stand_in(data))}", rows, (), draw)
 
 
 def _falling(place: Path) -> float:

@@ -8,6 +8,8 @@ from gpu.experiments.findings import comparison
 from gpu.experiments.page import Page
 from gpu.experiments.paper import table
 from gpu.experiments.protocol import Arm, Finding
+from gpu.train.data import stand_in
+from gpu.train.report import titled
 from gpu.train.settings import Settings
 
 SIZES = (32, 64, 128, 256, 512)
@@ -22,4 +24,4 @@ def page(data: str, findings: Sequence[Finding], _folder: Path) -> Page:
         f"m={r['batch_size']}": {name: float(r[name]) for name in ("test_acc", "time_s")}
         for r in table("batch_size", data)
     }
-    return comparison(f"Figure 4: {data}, batch size", findings, paper, "m=64")
+    return comparison(f"Figure 4: {titled(data, stand_in(data))}, batch size", findings, paper, "m=64")

@@ -12,6 +12,8 @@ from gpu.experiments import paper
 from gpu.experiments.findings import comparison
 from gpu.experiments.page import Page
 from gpu.experiments.protocol import Arm, Finding
+from gpu.train.data import stand_in
+from gpu.train.report import titled
 from gpu.train.settings import Settings
 
 PAPER = {"rbf": "rbf", "linear": "linear", "polynomial": "polynomial-3", "random PSD": "random-psd"}
@@ -28,4 +30,4 @@ def arms(settings: Settings) -> tuple[Arm, ...]:
 
 def page(data: str, findings: Sequence[Finding], _folder: Path) -> Page:
     figures = {PAPER[kernel]: stated for kernel, stated in paper.kernels(data).items()}
-    return comparison(f"Kernels: {data}", findings, figures, "rbf")
+    return comparison(f"Kernels: {titled(data, stand_in(data))}", findings, figures, "rbf")

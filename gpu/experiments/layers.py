@@ -8,6 +8,8 @@ from gpu.experiments.findings import comparison
 from gpu.experiments.page import Page
 from gpu.experiments.paper import table
 from gpu.experiments.protocol import Arm, Finding
+from gpu.train.data import stand_in
+from gpu.train.report import titled
 from gpu.train.settings import Settings
 
 LAYERS = ("last", "all")
@@ -26,4 +28,4 @@ def page(data: str, findings: Sequence[Finding], _folder: Path) -> Page:
                 for name, value in stated.items()
                 if name.startswith(f"{layers}_")
             }
-    return comparison(f"Layers: {data}", findings, paper, "last")
+    return comparison(f"Layers: {titled(data, stand_in(data))}", findings, paper, "last")

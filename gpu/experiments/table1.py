@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gpu.experiments.page import Page, Row, quantity
 from gpu.train.data import Dataset
 from gpu.train.data.table1 import rows
+from gpu.train.report import titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,4 +26,4 @@ def page(data: Dataset) -> Page:
         axes.set(xlabel="class", ylabel="share %")
         axes.legend()
 
-    return Page(f"Table 1: {data.name}", [row], (), draw)
+    return Page(f"Table 1: {titled(data.name, data.stand_in)}", [row], (), draw)

@@ -8,6 +8,8 @@ from gpu.experiments.findings import comparison
 from gpu.experiments.page import Page
 from gpu.experiments.paper import every_optimizer
 from gpu.experiments.protocol import Arm, Finding
+from gpu.train.data import stand_in
+from gpu.train.report import titled
 from gpu.train.settings import Settings
 
 OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd", "esgd-li", "adahessian", "adamw", "soap")
@@ -18,4 +20,4 @@ def arms(settings: Settings) -> tuple[Arm, ...]:
 
 
 def page(data: str, findings: Sequence[Finding], _folder: Path) -> Page:
-    return comparison(f"Table 2: {data}", findings, every_optimizer(data), "sgd")
+    return comparison(f"Table 2: {titled(data, stand_in(data))}", findings, every_optimizer(data), "sgd")

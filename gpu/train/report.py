@@ -58,7 +58,7 @@ def table(summary: dict[str, Any]) -> Table:
     where there are any, in columns of their own."""
     seeds, paper = summary["seeds"], summary["paper"]
     failed = Counter(failure["optimizer"] for failure in summary["failed"])
-    title = _title(summary["data"], summary["stand_in"])
+    title = titled(summary["data"], summary["stand_in"])
     made = Table(title=f"{title}: mean ± standard deviation over {len(seeds)} seed{'s'[: len(seeds) > 1]}")
     made.add_column("optimizer", no_wrap=True)
     for heading in (
@@ -138,7 +138,7 @@ def plot(study: Study, folder: Path) -> bool:
     # The first epochs' accuracies are not what one looks for: let the scale serve the last ones.
     right.set(xlabel="epoch", ylabel="accuracy % (test; dotted: validation)", ylim=(max(0.0, worst - 5), 100.2))
     left.legend()
-    figure.suptitle(_title(study.data, stand_in(study.data)))
+    figure.suptitle(titled(study.data, stand_in(study.data)))
     save_figure(figure, folder / PLOT)
     return True
 
@@ -167,7 +167,8 @@ def read_metrics(path: Path) -> tuple[list[float], ...]:
         ) from error
 
 
-def _title(data: str, stands_for: str) -> str:
+def titled(data: str, stands_for: str) -> str:
+    """The name of the data, and what it stands in for."""
     return f"{data} (stand-in for {stands_for})" if stands_for else data
 
 

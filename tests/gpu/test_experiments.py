@@ -45,6 +45,7 @@ def reproduce(target: str, out: Path, *options: str) -> list[dict[str, str]]:
     """The rows of the CSV that the command leaves."""
     code, output = command("reproduce", target, *TINY, "--out", out, *options)
     assert code == 0, output
+    assert ("stand-in for" in " ".join(output.split())) is ("--data" not in options)
     assert (out / f"{target}.png").read_bytes().startswith(b"\x89PNG")
     return rows(out / f"{target}.csv")
 
@@ -177,8 +178,9 @@ def test_every_target_trains_to_better_than_chance_and_measures_its_inverses(tar
 
 
 def test_table1_counts_what_is_loaded(tmp_path: Path) -> None:
-    code, _ = command("reproduce", "table1", "--out", tmp_path / "out")
+    code, output = command("reproduce", "table1", "--out", tmp_path / "out")
     assert code == 0
+    assert "stand-in for" in " ".join(output.split())
     (row,) = rows(tmp_path / "out" / "table1.csv")
     assert [row[name] for name in ("train", "test", "classes")] == ["1437", "360", "10"]
 
