@@ -29,7 +29,7 @@ WALLS: dict[str, tuple[set[str], ...]] = {
     ),
     "gpu": ({"torch_ops", "cupy_ops"}, {"kernels"}, {"optim"}, {"train"}, {"experiments"}, {"bench"}),
     "proofs": ({"claim", "certificates"}, {"claims", "rocq"}, {"ledger", "plots"}, {"limits"}, {"audit", "page"}),
-    "tests": ({"conftest"}, {"support"}, {"reference", "gpu", "claims", "conformance"}, {"faults"}),
+    "tests": ({"conftest"}, {"support"}, {"reference", "gpu", "claims", "conformance"}, {"suite", "faults"}),
 }
 KNOWN_PACKAGES = {
     "reference": {"numpy", "scipy", "reference"},

@@ -20,7 +20,7 @@ from tests.conformance.backends import OPERATIONS, find, namespace
 from tests.conformance.plugin import PROPERTY, Recorder
 from tests.conformance.report import Outcomes, number, shade, told, width
 from tests.conformance.subject import LONGEST, Subject
-from tests.conformance.test_backends import ROOT, run_suite
+from tests.suite.test_backends import ROOT, run_suite
 from tests.support.bad_input import GOOD, TABLE, good_call
 from tests.support.calls import Call
 
@@ -30,7 +30,7 @@ def doubled(X: Any, kernel: str = "rbf", *, gamma: float = 1.0, degree: int = 3,
 
 
 WRONG = namespace(torch_ops, name="wrong", gram=doubled)
-HERE = "tests.conformance.test_report:WRONG"
+HERE = "tests.suite.test_report:WRONG"
 FAILURE = {"message": "gram <rbf>: ratio inf & more", "code": "import numpy as np\nassert 1 < 2 > 'x'"}
 
 
