@@ -1,8 +1,9 @@
 """How large the ratios of right backends get: the accuracy tests on many more examples, drawn or searched for.
 
-Every test is run on every right backend in parts of 1000 examples, each with a seed of its own, so that a stopped run
-goes on, and a later one adds to it. A search is led by `hypothesis.target` on every ratio. What was found stands in
-tests/conformance/largest.json, and from there in every report, beside the threshold.
+So many examples an operation and precision, shared equally among its tests, are run on every right backend in parts of
+1000, each with a seed of its own, so that a stopped run goes on, and a later one adds to it. A search is led by
+`hypothesis.target` on every ratio. What was found stands in tests/conformance/largest.json, and from there in every
+report, beside the threshold.
 """
 
 import json
@@ -28,15 +29,29 @@ BACKENDS = ("torch",)
 KEPT = resumed.ROOT / "runs" / "largest.json"
 
 
-def tests() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The accuracy tests that draw inputs and judge ratios, each once: name, and the kernel where there is one."""
+Test = tuple[str, dict[str, Any]]
+
+
+def tests() -> Iterator[tuple[str, Test]]:
+    """The accuracy tests that draw inputs and judge ratios, by operation: name, and the kernel where there is one."""
     for name, test in vars(accuracy).items():
         if hypothesis.is_hypothesis_test(test) and "hold" in test.hypothesis.inner_test.__code__.co_names:
-            parametrized = [mark.args for mark in test.pytestmark if mark.name == "parametrize"]
-            kernels = [value for argument, values in parametrized for value in values if argument == "kernel"]
-            yield from ((name, {"kernel": kernel}) for kernel in kernels)
-            if not parametrized:
-                yield name, {}
+            marks = {mark.name: mark.args for mark in test.pytestmark}
+            operation, (argument, values) = marks["operation"][0], marks.get("parametrize", ("", ()))
+            if not argument:
+                yield operation, (name, {})
+            elif argument == "kernel":
+                yield from ((operation, (name, {"kernel": kernel})) for kernel in values)
+
+
+def parts(examples: int) -> Iterator[tuple[Test, int]]:
+    """Every test with the seeds of its parts, which are at least `examples` together for all tests of an operation."""
+    of_operation: dict[str, list[Test]] = {}
+    for operation, test in tests():
+        of_operation.setdefault(operation, []).append(test)
+    for several in of_operation.values():
+        seeds = range(-(-examples // (PART * len(several))))
+        yield from ((test, seed) for test in several for seed in seeds)
 
 
 def part(backend: str, dtype: str, name: str, parameters: str, seed: str) -> dict[str, Any]:
@@ -64,8 +79,7 @@ def search(examples: int, how: str) -> dict[str, Any]:
     """Per kind and precision the largest ratio, of how many results and of which backend; into largest.json."""
     jobs = [
         "|".join((how, backend, dtype, name, json.dumps(parameters), str(seed)))
-        for seed in range(-(-examples // PART))
-        for name, parameters in tests()
+        for (name, parameters), seed in parts(examples)
         for backend in BACKENDS
         for dtype in DTYPES
     ]
