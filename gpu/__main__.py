@@ -50,10 +50,13 @@ Data = Annotated[
 DataDir = Annotated[Path | None, Option(help="The folder of their files; the README says what to put there.")]
 Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
 Optimizers = Annotated[list[str], Option(help=f"{', '.join(OPTIMIZERS)}; may be given several times.")]
-Hidden = Annotated[str, Option(help="Widths of the hidden layers; an empty string for none.")]
+Network = Annotated[str, Option(help="mlp, resnet18, lstm; auto: the paper's for features, images (32 × 32), texts.")]
+Hidden = Annotated[str, Option(help="Widths of the perceptron's hidden layers; an empty string for none.")]
+Units = Annotated[int, Option(help="Of the LSTM.")]
 BatchSize = Annotated[int, Option(help="Instances a mini-batch.")]
 Gamma = Annotated[float, Option(help="Kernel parameter; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")]
 Threads = Annotated[int, Option(help="Processor threads for torch.")]
+TensorBoard = Annotated[bool, Option("--tensorboard", help="Log every run for TensorBoard too, in its folder.")]
 Json = Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")]
 
 
@@ -86,7 +89,10 @@ def train(
     data: Data = "digits",
     data_dir: DataDir = None,
     scaling: Scaling = "unit",
+    network: Network = "auto",
     hidden: Hidden = "100,100",
+    width: Annotated[int, Option(help="Channels of ResNet-18's first stage.")] = 64,
+    units: Units = 100,
     optimizer: Optimizers = ["kernel-sgd"],  # noqa: B006
     lr: Annotated[float, Option(help="Learning rate; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")] = 0.1,
     gamma: Gamma = 0.01,
@@ -115,6 +121,7 @@ def train(
     ] = False,
     out: Annotated[Path | None, Option(help="The run folder  [default: runs/DATA-TIME]")] = None,
     resume: Annotated[Path | None, Option(help="Continue the runs of this folder, with the settings they had.")] = None,
+    tensorboard: TensorBoard = False,
     as_json: Json = False,
 ) -> None:
     """Train a network and write metrics, checkpoint and plot to a run folder."""
@@ -122,13 +129,16 @@ def train(
         from gpu.train import Settings, Study
 
         if resume is not None:
-            _refuse_all_but(context, "resume", "data_dir", "as_json")
-            _run(resume, None, data_dir, as_json)
+            _refuse_all_but(context, "resume", "data_dir", "tensorboard", "as_json")
+            _run(resume, None, data_dir, tensorboard, as_json)
             return
         settings = Settings(
             optimizer=optimizer[0],
             seed=first_seed,
+            network=network,
             hidden=_widths(hidden),
+            width=width,
+            units=units,
             lr=lr,
             momentum=momentum,
             history=history,
@@ -159,7 +169,8 @@ def train(
             seeds=tuple(range(first_seed, first_seed + seeds)),
             settings=settings,
         )
-        _run(out or Path("runs") / f"{Path(data).name}-{datetime.now():%Y%m%d-%H%M%S}", study, data_dir, as_json)
+        folder = out or Path("runs") / f"{Path(data).name}-{datetime.now():%Y%m%d-%H%M%S}"
+        _run(folder, study, data_dir, tensorboard, as_json)
 
 
 app.command("train")(train)
@@ -176,12 +187,16 @@ def reproduce(
     data: Data = "digits",
     data_dir: DataDir = None,
     scaling: Scaling = "unit",
+    network: Network = "auto",
     hidden: Hidden = "100,100",
+    width: Annotated[int | None, Option(help="Channels of ResNet-18's first stage  [default: 64; quick: 4]")] = None,
+    units: Units = 100,
     quick: Annotated[bool, Option("--quick", help="A small grid, few epochs, two repeats.")] = False,
-    epochs: Annotated[int | None, Option(min=1, help="At most, a run  [default: 500; quick: 10]")] = None,
+    epochs: Annotated[int | None, Option(min=1, help="At most, a run  [default: 500; quick: 10, 2 or 4]")] = None,
     repeats: Annotated[int | None, Option(min=1, help="Of the chosen setting  [default: 5; quick: 2]")] = None,
     processes: Annotated[int | None, Option(min=1, help="Runs at once  [default: as many as cores]")] = None,
     out: Annotated[Path | None, Option(help="The study's folder  [default: runs/reproduce/STUDY-DATA]")] = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """A table or figure of the paper: its runs, ours beside the paper's numbers, as a table, a CSV and a picture.
 
@@ -194,18 +209,26 @@ def reproduce(
         from gpu.experiments import reproduce as experiments
         from gpu.experiments.grid import Source
         from gpu.experiments.page import terminal_table, write
-        from gpu.experiments.protocol import QUICK, Protocol
+        from gpu.experiments.protocol import QUICK, QUICK_EPOCHS, Protocol
         from gpu.train import Settings, UsageError
+        from gpu.train.data import kind
+        from gpu.train.tensorboard import require_tensorboard
 
+        if tensorboard:
+            require_tensorboard()
         if target not in (names := (*experiments.WITHOUT_A_STUDY, *experiments.TARGETS)):
             raise UsageError(f"target: expected one of {', '.join(names)}, got {target!r}")
-        protocol = QUICK if quick else Protocol()
+        protocol = replace(QUICK, epochs=QUICK_EPOCHS[kind(data)]) if quick else Protocol()
         protocol = replace(protocol, epochs=epochs or protocol.epochs, repeats=repeats or protocol.repeats)
         source = Source(data, None if data_dir is None else str(data_dir.absolute()), scaling)
-        settings, folder = Settings(hidden=_widths(hidden)), out or experiments.folder_of(target, data, quick=quick)
+        width = width if width is not None else 4 if quick else 64
+        settings = Settings(network=network, hidden=_widths(hidden), width=width, units=units)
+        folder = out or experiments.folder_of(target, data, quick=quick)
         progress = Console(stderr=True)
         try:
-            page = experiments.reproduce(target, source, settings, protocol, folder, progress, processes=processes)
+            page = experiments.reproduce(
+                target, source, settings, protocol, folder, progress, processes=processes, tensorboard=tensorboard
+            )
         except KeyboardInterrupt:
             progress.print("stopped; the same command goes on from here", markup=False)
             raise
@@ -272,13 +295,16 @@ def bench_cache(
         _print_bench(measure(n=n, d=d, m=m, gamma=gamma, repeats=repeats), as_json)
 
 
-def _run(folder: Path, study: "Study | None", data_dir: Path | None, as_json: bool) -> None:
+def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard: bool, as_json: bool) -> None:
     """Run a new study in `folder`, or continue the one that is there, then show what it says; exit code 1 where a run
     has failed."""
     from gpu.experiments.paper import first_order
     from gpu.train import report
     from gpu.train import study as studies
+    from gpu.train.tensorboard import require_tensorboard
 
+    if tensorboard:
+        require_tensorboard()
     progress = Console(stderr=True)
     if study is None:
         study, data = studies.reopen(folder, data_dir=data_dir)
@@ -287,7 +313,7 @@ def _run(folder: Path, study: "Study | None", data_dir: Path | None, as_json: bo
         studies.create(study, data, folder)
     try:
         with report.progress(study, progress) as (on_epoch, on_result):
-            results = studies.run(study, data, folder, on_epoch=on_epoch, on_result=on_result)
+            results = studies.run(study, data, folder, on_epoch=on_epoch, on_result=on_result, tensorboard=tensorboard)
     except KeyboardInterrupt:
         progress.print(f"stopped; continue with: python -m gpu train --resume {folder}", markup=False, soft_wrap=True)
         raise

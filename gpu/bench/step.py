@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gpu.bench.timing import interleaved, paired_ratios
 from gpu.train.data import Dataset
-from gpu.train.loop import build_model, build_optimizer, epochs_of_batches, train_epoch
+from gpu.train.loop import build_optimizer, epochs_of_batches, train_epoch
+from gpu.train.models import build_model
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
 

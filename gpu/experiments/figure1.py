@@ -3,8 +3,9 @@
 The paper's network has three linear hidden layers and an output layer, its two weights are drawn at random. It says
 neither from which layers nor how wide they are, and that decides what there is to see: over two weights of one layer
 the loss is convex, over one of the last layer and one of another it may have a saddle point. So there is a slice for
-every case. All gradients but those of the two weights are 0, and what the step has moved beside them is put back:
-Kernel SGD's step is that of the two rows and columns of P.
+every case. An optimizer has the two weights as its only parameters. Kernel SGD needs their layer: there all gradients
+but those of the two are 0, and what the step has moved beside them is put back, so that the step is that of the two
+rows and columns of P.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
 from gpu.experiments.page import Page, Row
 from gpu.train.data import Dataset
@@ -26,8 +29,7 @@ from gpu.train.settings import Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Those that step on the gradients they are given, which is where all but two are taken away.
-OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum")
+OPTIMIZERS = ("kernel-sgd", "sgd", "sgd-momentum", "l-bfgs", "esgd-li", "adahessian")
 EPOCHS = 100
 HIDDEN = (10, 10, 10)  # narrow, so that two weights matter
 GRID = 33
@@ -58,17 +60,18 @@ class Slice:
         return cls(model, layers, (places[0], places[1]))
 
     def weight(self, k: int) -> Tensor:
-        return self._matrix(k).data.view(-1)
+        return self.matrix(k).data.view(-1)
 
     def gradient(self, k: int) -> Tensor:
-        gradient = self._matrix(k).grad
+        gradient = self.matrix(k).grad
         assert gradient is not None
         return gradient.view(-1)
 
-    def _matrix(self, k: int) -> Tensor:
-        linear = self.model[2 * self.layers[k]]
-        assert isinstance(linear, nn.Linear)
-        return linear.weight
+    def matrix(self, k: int) -> Tensor:
+        return self.model.get_parameter(self.name(k))
+
+    def name(self, k: int) -> str:
+        return f"{2 * self.layers[k]}.weight"
 
     def get(self) -> tuple[float, float]:
         return self.weight(0)[self.places[0]].item(), self.weight(1)[self.places[1]].item()
@@ -78,12 +81,51 @@ class Slice:
             self.weight(k)[self.places[k]] = value
 
 
+class TwoWeights(nn.Module):
+    """The network as a function of its two weights, which are all the parameters it has."""
+
+    def __init__(self, part: Slice) -> None:
+        super().__init__()
+        self.part = part
+        self.values = nn.Parameter(torch.tensor(part.get()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrices: dict[str, Tensor] = {}
+        for k, place in enumerate(self.part.places):
+            name, shape = self.part.name(k), self.part.matrix(k).shape
+            flat = matrices.get(name, self.part.matrix(k).detach()).reshape(-1)
+            matrices[name] = flat.index_put((torch.tensor([place]),), self.values[k : k + 1]).view(shape)
+        return functional_call(self.part.model, matrices, (x,))  # type: ignore[no-any-return]
+
+    def get(self) -> tuple[float, float]:
+        first, second = self.values.tolist()
+        return first, second
+
+
 Slices = Iterable[tuple[str, tuple[int, int]]]
 Loss = Callable[[Sequence[float]], float]
 
 
 def path(part: Slice, data: Dataset, settings: Settings) -> list[tuple[float, float]]:
     """Where the two weights were at the start and after every epoch."""
+    moved: Slice | TwoWeights
+    model: nn.Module
+    if settings.optimizer == "kernel-sgd":
+        moved, model, optimizer = part, part.model, _of_two_weights(part, settings)
+    else:
+        moved = model = TwoWeights(part)
+        optimizer = build_optimizer(model, settings)
+    been = [moved.get()]
+    with closing(epochs_of_batches(settings, data.X_train, data.y_train)) as epochs:
+        for _, (batches, _) in zip(range(settings.epochs), epochs, strict=False):
+            train_epoch(model, optimizer, batches)
+            been.append(moved.get())
+    part.put(been[0])
+    return been
+
+
+def _of_two_weights(part: Slice, settings: Settings) -> Optimizer:
+    """The optimizer of the whole network, which moves the two weights alone."""
     start = {name: p.detach().clone() for name, p in part.model.named_parameters()}
     optimizer = build_optimizer(part.model, settings)
 
@@ -104,13 +146,7 @@ def path(part: Slice, data: Dataset, settings: Settings) -> list[tuple[float, fl
 
     optimizer.register_step_pre_hook(mask)
     optimizer.register_step_post_hook(put_back)
-    been = [part.get()]
-    with closing(epochs_of_batches(settings, data.X_train, data.y_train)) as epochs:
-        for _, (batches, _) in zip(range(settings.epochs), epochs, strict=False):
-            train_epoch(part.model, optimizer, batches)
-            been.append(part.get())
-    part.put(been[0])
-    return been
+    return optimizer
 
 
 def loss_over(part: Slice, data: Dataset) -> Loss:

@@ -56,31 +56,38 @@ def workers(
     *,
     processes: int | None = None,
     on_outcome: Callable[[str, Outcome], None] = lambda *_: None,
+    tensorboard: bool = False,
 ) -> Iterator[Runner]:
     """A function that does runs, named by their folders within `folder`, and returns what they came to.
 
     `config` is what all runs of the folder have in common beside the data; `processes` (None) as many as there are
-    cores. Raises UsageError (a folder that holds something else, or that another process is at work in; one of our
-    processes killed from outside) and CheckpointError (other data than its runs began with, a damaged result).
+    cores; with `tensorboard`, every run is logged in its folder. Raises UsageError (a folder that holds something else,
+    or that another process is at work in; one of our processes killed from outside) and CheckpointError (other data
+    than its runs began with, a damaged result).
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
             _require_config(folder, {**config, "source": asdict(source), "fingerprint": source.load().fingerprint()})
             with _pool(processes or _cores(), source) as pool:
-                yield lambda runs: _run(pool, runs, folder, on_outcome)
+                yield lambda runs: _run(pool, runs, folder, on_outcome, tensorboard)
     except Timeout:
         raise UsageError(f"{folder}: another process is at work there; name another --out, or wait for it") from None
 
 
 def _run(
-    pool: ProcessPoolExecutor, runs: Runs, folder: Path, on_outcome: Callable[[str, Outcome], None]
+    pool: ProcessPoolExecutor,
+    runs: Runs,
+    folder: Path,
+    on_outcome: Callable[[str, Outcome], None],
+    tensorboard: bool,
 ) -> dict[str, Outcome]:
     found = {name: read_result(folder / name) for name in runs}
     outcomes = {name: outcome for name, outcome in found.items() if outcome is not None}
     for name, outcome in outcomes.items():
         on_outcome(name, outcome)
-    waiting = {pool.submit(_work, runs[name], folder / name): name for name in runs if name not in outcomes}
+    left = [name for name in runs if name not in outcomes]
+    waiting = {pool.submit(_work, runs[name], folder / name, tensorboard): name for name in left}
     try:
         for done in as_completed(waiting):
             outcomes[waiting[done]] = done.result()
@@ -158,5 +165,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(settings: Settings, place: Path) -> Outcome:
-    return run_one(settings, _data(_source[-1]), place)
+def _work(settings: Settings, place: Path, tensorboard: bool) -> Outcome:
+    return run_one(settings, _data(_source[-1]), place, tensorboard=tensorboard)

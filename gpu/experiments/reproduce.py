@@ -24,7 +24,9 @@ from gpu.experiments import figure1, figure2, figure3, figure4, kernels, layers,
 from gpu.experiments.grid import Outcome, Source, workers
 from gpu.experiments.page import Page
 from gpu.experiments.protocol import Arm, Finding, Protocol, number_of_runs, study
+from gpu.train.data import kind
 from gpu.train.loop import Result
+from gpu.train.models import described
 from gpu.train.settings import Settings
 
 
@@ -57,6 +59,7 @@ def reproduce(
     console: Console,
     *,
     processes: int | None = None,
+    tensorboard: bool = False,
 ) -> Page:
     """Train what is not there yet and show all of it. Raises as `grid.workers` does; KeyboardInterrupt leaves what has
     finished."""
@@ -73,10 +76,11 @@ def reproduce(
     config = {"protocol": asdict(protocol), "arms": {arm.label: asdict(arm.settings) for arm in arms}}
     with (
         _progress(number_of_runs(arms, protocol), console) as on_outcome,
-        workers(source, folder, config, processes=processes, on_outcome=on_outcome) as run,
+        workers(source, folder, config, processes=processes, on_outcome=on_outcome, tensorboard=tensorboard) as run,
     ):
         findings = study(arms, protocol, run)
-    return needed.page(source.data, findings, folder)
+    page = needed.page(source.data, findings, folder)
+    return replace(page, notes=(f"network: {described(kind(source.data), settings)}", *page.notes))
 
 
 def folder_of(target: str, data: str, *, quick: bool) -> Path:

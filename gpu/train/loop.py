@@ -26,7 +26,7 @@ from gpu.train import checkpoint
 from gpu.train.claims import CLAIMS, ClaimsRecord
 from gpu.train.data import Dataset
 from gpu.train.errors import CheckpointError, UsageError
-from gpu.train.models import mlp, on_data
+from gpu.train.models import build_model, described, network_of
 from gpu.train.settings import Settings
 
 Batch = tuple[Tensor, Tensor, CachedInverse | None]
@@ -35,6 +35,9 @@ Row = dict[str, float]
 COLUMNS = ("epoch", "loss", "validation_accuracy", "test_accuracy", "seconds", "cache_seconds")
 WALL_CLOCK = ("seconds", "cache_seconds")
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.csv"
+EVALUATED = 512  # instances at once: a layer of ResNet-18 has half a megabyte of each
+# What a checkpoint from before there were these settings has not recorded.
+NEWER = {"record_claims": False, "history": 10, "network": "auto", "width": 64, "units": 100}
 CACHE_OPTIONS = ("kernel", "gamma", "degree", "coef0", "ridge", "memory_budget")
 
 
@@ -101,11 +104,6 @@ def settled(losses: list[float], *, tolerance: float = 1e-4, patience: int = 3) 
     """The paper's stopping rule: the last `patience` changes of the epoch's loss are all smaller than `tolerance`."""
     recent = losses[-patience - 1 :]
     return len(recent) > patience and all(abs(b - a) < tolerance for a, b in pairwise(recent))
-
-
-def build_model(data: Dataset, settings: Settings) -> nn.Module:
-    """The network that the settings describe, on data of this kind."""
-    return on_data(mlp((data.features, *settings.hidden, len(data.classes)), seed=settings.seed), data)
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
@@ -193,10 +191,14 @@ def random_inverses(settings: Settings, X: Tensor, y: Tensor) -> tuple[list[Batc
 
 
 def accuracy(model: nn.Module, X: Tensor, y: Tensor) -> Tensor:
-    """The fraction of instances whose largest logit is that of their class, a 0-d float64 tensor."""
+    """The fraction of instances whose largest logit is that of their class, a 0-d float64 tensor; evaluation mode."""
+    training = model.training
+    model.eval()
     with torch.no_grad():
-        logits: Tensor = model(X)
-        return (logits.argmax(1) == y).double().mean()
+        parts = zip(torch.split(X, EVALUATED), torch.split(y, EVALUATED), strict=True)
+        right = [(model(x).argmax(1) == labels).sum() for x, labels in parts]
+    model.train(training)
+    return torch.stack(right).sum().double() / len(y)
 
 
 def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[Row], None] = lambda _: None) -> Result:
@@ -236,8 +238,9 @@ class Run:
 
     def __init__(self, settings: Settings, data: Dataset, folder: Path) -> None:
         self.settings, self.data, self.folder = settings, data, folder
-        if settings.record_claims and data.kernel_train is not None:
-            raise UsageError("record_claims: expected data whose kernel sees what the network does, got text")
+        if settings.record_claims and (data.kernel_train is not None or network_of(data.kind, settings) != "mlp"):
+            got = f"{described(data.kind, settings)}, on {data.name}"
+            raise UsageError(f"record_claims: expected the perceptron on features or images, got {got}")
         parts = data.with_validation(settings.validation, seed=settings.seed)
         assert parts.X_valid is not None
         assert parts.y_valid is not None
@@ -325,8 +328,7 @@ class Run:
             raise CheckpointError(f"{path}: of another version of this program; remove it to start this run anew")
         if record.get("data") != self.identity["data"]:
             raise CheckpointError(f"{path}: of a run on other data; continue with the data it began with")
-        # A checkpoint from before there were these settings has recorded none.
-        then, now = {"record_claims": False, "history": 10, **record["settings"]}, self.identity["settings"]
+        then, now = {**NEWER, **record["settings"]}, self.identity["settings"]
         if then != now:
             changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
             raise CheckpointError(f"{path}: of a run with other settings: {'; '.join(changed)}")

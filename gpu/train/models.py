@@ -13,8 +13,11 @@ from torch.nn.functional import relu
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from gpu.train.data import Dataset
+from gpu.train.errors import UsageError
+from gpu.train.settings import Settings
 
 PADDING = 0  # the token that fills texts up to one length
+OF_KIND = {"features": "mlp", "image": "resnet18", "text": "lstm"}  # the paper's network for every kind of data
 
 
 @contextmanager
@@ -94,10 +97,38 @@ class TextLSTM(nn.Module):
         return logits
 
 
-def on_data(model: nn.Module, data: Dataset) -> nn.Module:
-    """A model of features (m, d) as one of the data's inputs: images are flattened, and a text is the mean of its
-    words' vectors, which do not move."""
+def network_of(kind: str, settings: Settings) -> str:
+    """The network's name; of "auto", the paper's for data of this kind. Raises UsageError where it cannot read them."""
+    allowed = tuple(dict.fromkeys((OF_KIND[kind], "mlp")))
+    if settings.network not in ("auto", *allowed):
+        raise UsageError(f"network: expected {' or '.join(allowed)} for data of this kind, got {settings.network!r}")
+    return allowed[0] if settings.network == "auto" else settings.network
+
+
+def build_model(data: Dataset, settings: Settings) -> nn.Module:
+    """The network that the settings describe, for data of this kind.
+
+    The perceptron sees images flattened, and of a text the mean of its words' vectors, which do not move. Raises
+    UsageError as `network_of` does.
+    """
+    classes, seed = len(data.classes), settings.seed
+    name = network_of(data.kind, settings)
+    if name == "resnet18":
+        return resnet18(classes, seed=seed, width=settings.width)
+    if name == "lstm":
+        assert data.vectors is not None
+        return TextLSTM(data.vectors, classes, hidden=settings.units, seed=seed)
+    perceptron = mlp((data.features, *settings.hidden, classes), seed=seed)
     if data.vectors is not None:
-        words = nn.EmbeddingBag.from_pretrained(data.vectors, mode="mean", padding_idx=0)
-        return nn.Sequential(words, model)
-    return model if data.X_train.ndim == 2 else nn.Sequential(nn.Flatten(), model)
+        words = nn.EmbeddingBag.from_pretrained(data.vectors, mode="mean", padding_idx=PADDING)
+        return nn.Sequential(words, perceptron)
+    return perceptron if data.kind == "features" else nn.Sequential(nn.Flatten(), perceptron)
+
+
+def described(kind: str, settings: Settings) -> str:
+    """The network for data of this kind, in words."""
+    return {
+        "mlp": f"multilayer perceptron, hidden layers {', '.join(map(str, settings.hidden)) or 'none'}",
+        "resnet18": f"ResNet-18 of {settings.width} channels in the first stage",
+        "lstm": f"LSTM of {settings.units} units",
+    }[network_of(kind, settings)]

@@ -10,6 +10,7 @@ from gpu.train.errors import UsageError
 
 CHOICES = {
     "optimizer": ("kernel-sgd", *BASELINES),
+    "network": ("auto", "mlp", "resnet18", "lstm"),
     "kernel": ("rbf", "linear", "polynomial", "random-psd"),
     "decay": ("l2", "decoupled"),
     "bias": ("plain", "augmented"),
@@ -26,6 +27,8 @@ AT_LEAST = {
     "batch_size": 1,
     "epochs": 1,
     "history": 1,
+    "width": 1,
+    "units": 1,
     "threads": 1,
     "memory_budget": 1,
 }
@@ -42,7 +45,9 @@ class Settings:
     """One run. The defaults are the paper's protocol; η (`lr`) and γ (`gamma`) come from its grid.
 
     `seed` decides the initial weights, the validation split, the mini-batches and the random vectors of "esgd",
-    "esgd-li" and "adahessian"; runs of several optimizers with one seed are paired. `momentum` is that of
+    "esgd-li" and "adahessian"; runs of several optimizers with one seed are paired. `network` "auto" is the paper's for
+    the kind of data: "resnet18" for images, "lstm" for texts, "mlp" for features; `hidden` has the widths of the
+    perceptron's hidden layers, `width` the channels of ResNet's first stage, `units` the LSTM's. `momentum` is that of
     "sgd-momentum", `history` how many pairs "l-bfgs" keeps (10 as published, 3 in the submission). Kernel ("random-psd"
     is no kernel but a control, see `gpu.train.loop.random_inverses`), `decay`, `bias`, `layers`, `step_rule` and
     `record_claims` (which changes nothing in the training) concern "kernel-sgd". Raises UsageError for values out of
@@ -51,7 +56,10 @@ class Settings:
 
     optimizer: str = "kernel-sgd"
     seed: int = 0
+    network: str = "auto"
     hidden: tuple[int, ...] = (100, 100)
+    width: int = 64
+    units: int = 100
     lr: float = 0.1
     momentum: float = 0.9
     history: int = 10

@@ -27,6 +27,7 @@ from gpu.train.errors import CheckpointError, UsageError
 from gpu.train.loop import Result, Row, fit
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
+from gpu.train.tensorboard import log_to
 
 CONFIG, RESULT, FAILURE, SUMMARY = "config.json", "result.json", "failure.json", "summary.json"
 
@@ -126,28 +127,42 @@ def run(
     *,
     on_epoch: Callable[[Settings, Row], None] = lambda *_: None,
     on_result: Callable[[Result | Failure], None] = lambda _: None,
+    tensorboard: bool = False,
 ) -> list[Result | Failure]:
     """Do the study's runs; those finished or failed before are read, not repeated."""
     torch.set_num_threads(study.settings.threads)
     results: list[Result | Failure] = []
     for settings in study.runs:
-        result = run_one(settings, data, folder / settings.run_name, on_epoch=partial(on_epoch, settings))
+        place = folder / settings.run_name
+        result = run_one(settings, data, place, on_epoch=partial(on_epoch, settings), tensorboard=tensorboard)
         on_result(result)
         results.append(result)
     return results
 
 
 def run_one(
-    settings: Settings, data: Dataset, place: Path, *, on_epoch: Callable[[Row], None] = lambda _: None
+    settings: Settings,
+    data: Dataset,
+    place: Path,
+    *,
+    on_epoch: Callable[[Row], None] = lambda _: None,
+    tensorboard: bool = False,
 ) -> Result | Failure:
-    """The run in the folder `place`: read if it has finished or failed before, gone on with if it was interrupted."""
+    """The run in the folder `place`: read if it has finished or failed before, gone on with if it was interrupted; with
+    `tensorboard`, logged there as well."""
     place.mkdir(parents=True, exist_ok=True)
     finished = read_result(place)
     if finished is not None:
         return finished
+    watchers = [on_epoch, *([log_to(place)] if tensorboard else [])]
+
+    def epoch_done(row: Row) -> None:
+        for watcher in watchers:
+            watcher(row)
+
     result: Result | Failure
     try:
-        result, file = fit(settings, data, place, on_epoch=on_epoch), RESULT
+        result, file = fit(settings, data, place, on_epoch=epoch_done), RESULT
     except FloatingPointError as error:
         result, file = Failure(settings.optimizer, settings.seed, str(error)), FAILURE
     write_text(place / file, json.dumps(asdict(result), indent=1))

@@ -67,10 +67,10 @@ def spoken(text: str, numbers: dict[str, list[str]], length: int) -> list[tuple[
 
 
 def heard(made: Dataset, X: torch.Tensor) -> list[list[tuple[float, ...]]]:
-    """The same, of a data set; words stand at the end of their rows."""
+    """The same, of a data set; words stand at the beginning of their rows."""
     assert made.vectors is not None
     assert not made.vectors[0].any()
-    assert all((row != 0).int().diff().ge(0).all() for row in X)
+    assert all((row != 0).int().diff().le(0).all() for row in X)
     return [[tuple(made.vectors[k].tolist()) for k in row if k] for row in X]
 
 
@@ -216,14 +216,14 @@ def test_reviews_are_read_as_they_were_written_from_their_folder_and_from_their_
     assert load("imdb", folder).fingerprint() == first.fingerprint()
 
 
-def test_a_text_is_cut_to_its_first_words_and_filled_up_in_front(tmp_path):
+def test_a_text_is_cut_to_its_first_words_and_filled_up_at_the_end(tmp_path):
     long = " ".join(["the", "unknown"] + ["good"] * (tweets.LENGTH - 2) + ["bad", "virus", "7"])
     write_tweets(tmp_path, {**TWEETS, "test": [(long, "INFORMATIVE"), ("n 7", "INFORMATIVE")]})
     write_vectors(tmp_path)
     made = load("cov-tw", tmp_path)
     the, good, bad, seven, n = (1 + WORDS.index(word) for word in ("the", "good", "bad", "7", "n"))
     assert made.X_test[0].tolist() == [the] + [good] * (tweets.LENGTH - 2) + [bad]
-    assert made.X_test[1].tolist() == [0] * (tweets.LENGTH - 2) + [n, seven]
+    assert made.X_test[1].tolist() == [n, seven] + [0] * (tweets.LENGTH - 2)
 
 
 @given(wanted=st.sets(st.sampled_from([*WORDS, "nowhere"])))

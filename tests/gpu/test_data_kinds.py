@@ -1,5 +1,6 @@
 """What all data sets have in common: scaling of images, what the kernel sees, validation, fingerprints, stand-ins."""
 
+import copy
 import hashlib
 from dataclasses import replace
 from typing import Any
@@ -16,18 +17,18 @@ from torch.nn.functional import one_hot
 from gpu import torch_ops
 from gpu.bench.step import step
 from gpu.optim import mini_batches
-from gpu.train import Settings, Study, UsageError, fit, mlp, report
+from gpu.train import Settings, Study, UsageError, fit, loop, mlp, report
 from gpu.train import study as studies
-from gpu.train.data import SCALINGS, load, scaling, stand_in
+from gpu.train.data import SCALINGS, kind, load, scaling, stand_in
 from gpu.train.data.bundled import BUNDLED
 from gpu.train.data.dataset import TENSORS
-from gpu.train.loop import Run, epochs_of_batches
-from gpu.train.models import on_data
+from gpu.train.loop import Run, accuracy, epochs_of_batches
+from gpu.train.models import build_model, described, network_of
 
 EPS = torch.finfo(torch.float32).eps
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(3), st.just(2), st.just(2)))
 WORDS = load("words")
-TEXT = Settings(hidden=(6,), epochs=3, gamma=0.1)
+TEXT = Settings(network="mlp", hidden=(6,), epochs=3, gamma=0.1)
 
 
 @pytest.mark.parametrize("how", SCALINGS)
@@ -136,24 +137,62 @@ def test_the_inverses_of_text_are_those_of_its_mean_word_vectors_and_go_with_its
         run.optimizer.step(inverse=batches[0][2])
 
 
-def test_the_record_of_the_claims_is_not_for_text(tmp_path):
-    with pytest.raises(UsageError, match=r"record_claims: .* text"):
-        fit(replace(TEXT, record_claims=True), WORDS, tmp_path)
+def test_the_record_of_the_claims_is_not_for_text_nor_for_networks_that_a_forward_pass_changes(tmp_path):
+    for data, words in ((WORDS, "perceptron"), (load("digits-32"), "ResNet-18")):
+        settings = Settings(network="mlp" if data is WORDS else "auto", record_claims=True)
+        with pytest.raises(UsageError, match=f"record_claims: .*{words}"):
+            fit(settings, data, tmp_path)
 
 
 def test_a_perceptron_sees_images_flattened_and_of_a_text_the_mean_of_its_word_vectors():
     images = load("digits-32")
-    model = mlp((images.features, 5, 10), seed=0)
+    settings = Settings(network="mlp", hidden=(5,))
     x = images.X_test[:4]
-    assert on_data(model, images)(x).equal(model(x.reshape(4, -1)))
-    model = mlp((WORDS.features, 5, 2), seed=0)
+    assert build_model(images, settings)(x).equal(mlp((images.features, 5, 10), seed=0)(x.reshape(4, -1)))
     x = torch.cat([WORDS.X_test[:4], torch.zeros_like(WORDS.X_test[:1])])
     means = [WORDS.vectors[row[row > 0]].mean(0) if row.any() else WORDS.vectors[0] for row in x]
-    assert (on_data(model, WORDS)(x) - model(torch.stack(means))).abs().max() < 30 * EPS
-    assert len([p for p in on_data(model, WORDS).parameters() if p.requires_grad]) == len(list(model.parameters()))
-    digits = load("digits")
-    model = mlp((digits.features, 10), seed=0)
-    assert on_data(model, digits) is model
+    made, plain = build_model(WORDS, settings), mlp((WORDS.features, 5, 2), seed=0)
+    assert (made(x) - plain(torch.stack(means))).abs().max() < 30 * EPS
+    assert len([p for p in made.parameters() if p.requires_grad]) == len(list(plain.parameters()))
+
+
+def test_the_network_is_the_paper_s_for_the_kind_of_data_or_the_perceptron_and_no_other():
+    settings = Settings(hidden=(5,), width=3, units=7)
+    sizes = {"digits": {64, 5, 10}, "digits-32": {3, 6, 12, 24, 10}, "words": {28, 100, 7, 2}}  # 28: four gates
+    networks = {"digits": "mlp", "digits-32": "resnet18", "words": "lstm"}
+    for name, network in networks.items():
+        data = load(name)
+        assert data.kind == kind(name)
+        assert network_of(data.kind, settings) == network
+        model = build_model(data, settings)
+        assert model(data.X_test[:3]).shape == (3, len(data.classes))
+        assert {n for p in model.parameters() if p.requires_grad for n in p.shape[:2]} == sizes[name]
+        for other in {*networks.values()} - {network, "mlp"}:
+            with pytest.raises(
+                UsageError, match=f"network: expected .*{network}.* for data of this kind, got '{other}'"
+            ):
+                build_model(data, replace(settings, network=other))
+    assert "3 channels" in described("image", settings)
+    assert "7 units" in described("text", settings)
+    assert "hidden layers 5" in described("features", settings)
+
+
+def test_accuracy_is_counted_in_evaluation_mode_part_by_part_and_leaves_the_network_as_it_was():
+    data = load("digits-32")
+    X, y = data.X_test[:300], data.y_test[:300]
+    model = build_model(data, Settings(width=2))
+    model(X)  # moves the running mean and variance
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        expected = (copy.deepcopy(model).eval()(X).argmax(1) == y).double().mean()
+    assert accuracy(model, X, y) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "EVALUATED", 7)
+        assert accuracy(model, X, y) == expected
+    assert model.training
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+    assert not accuracy(model.eval(), X, y).isnan()
+    assert not model.training
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +23,22 @@ from gpu.experiments.paper import every_optimizer, first_order, kernels
 from gpu.experiments.protocol import Arm, Protocol, choose, number_of_runs, study
 from gpu.experiments.reproduce import TARGETS, folder_of
 from gpu.train import Result, Settings
+from gpu.train.data import Dataset, load
 from gpu.train.data.table1 import rows as rows_of_table1
 from gpu.train.loop import METRICS, WALL_CLOCK
+from gpu.train.models import build_model
 from gpu.train.study import Failure
 from tests.gpu.test_cli import ROOT, command
 
-TINY = ("--quick", "--epochs", "4", "--hidden", "10")
-KERNEL, PLAIN = Arm("kernel-sgd", Settings()), Arm("sgd", Settings(optimizer="sgd"))
-WEIGHTS = 64 * 10 + 10 + 10 * 10 + 10
-SOAP = 2 * (64**2 + 10**2) + 2 * (10**2 + 10**2)  # two moments and two bases of every matrix
-HELD = {
-    **dict.fromkeys(("sgd", "sgd-momentum", "adamw"), 0),
-    **dict.fromkeys(("esgd", "adahessian"), WEIGHTS),
-    "esgd-li": 2 * WEIGHTS,
-    "l-bfgs": 2 * 10 * WEIGHTS + 11,  # and ten 1/yᵀs, one scale
-    "soap": SOAP,
+SMALL = {
+    "digits": ("--epochs", "4", "--hidden", "10"),
+    "digits-32": ("--epochs", "2", "--width", "4", "--repeats", "1"),
+    "words": ("--epochs", "2", "--units", "20", "--repeats", "1"),
 }
+TINY = ("--quick", *SMALL["digits"])
+NEEDED = {"digits": 15, "digits-32": 25, "words": 60}  # percent; by chance 10, 10 and 50
+KERNEL, PLAIN = Arm("kernel-sgd", Settings()), Arm("sgd", Settings(optimizer="sgd"))
+SOAP = 2 * (64**2 + 10**2) + 2 * (10**2 + 10**2)  # of the small perceptron: two moments, two bases of every matrix
 RESULT = Result("sgd", 0, 0.9, 0.9, 0.9, 0.95, 3, 4, False, 0.1, 2.0, 0.5, 0, 0, 0)
 
 
@@ -45,9 +46,24 @@ def reproduce(target: str, out: Path, *options: str) -> list[dict[str, str]]:
     """The rows of the CSV that the command leaves."""
     code, output = command("reproduce", target, *TINY, "--out", out, *options)
     assert code == 0, output
-    assert ("stand-in for" in " ".join(output.split())) is ("--data" not in options)
+    assert ("stand-in for" in " ".join(output.split())) is ("--data-dir" not in options)
     assert (out / f"{target}.png").read_bytes().startswith(b"\x89PNG")
     return rows(out / f"{target}.csv")
+
+
+def held(optimizer: str, data: Dataset, settings: Settings) -> int | None:
+    """How many numbers of the Hessian the optimizer keeps; None where that is not counted here."""
+    n = len(data.with_validation(settings.validation, seed=0).y_train)
+    weights = sum(p.numel() for p in build_model(data, settings).parameters() if p.requires_grad)
+    assert n % settings.batch_size  # a ragged mini-batch is among them
+    return {
+        "kernel-sgd": n * settings.batch_size,
+        **dict.fromkeys(("sgd", "sgd-momentum", "adamw"), 0),
+        **dict.fromkeys(("esgd", "adahessian"), weights),
+        "esgd-li": 2 * weights,
+        "l-bfgs": 2 * 10 * weights + 11,  # and ten 1/yᵀs, one scale
+        "soap": SOAP if data.name == "digits" else None,
+    }[optimizer]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -157,21 +173,26 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_target_trains_to_better_than_chance_and_measures_its_inverses(target: str, studies: Path) -> None:
-    out = studies / TARGETS[target].study
-    found = reproduce(target, out)
+@pytest.mark.parametrize(
+    ("data", "target"),
+    # ResNet-18's second derivatives take half a minute here, whatever its width; test_models has them.
+    [*product(["digits"], TARGETS), *product(["words"], ["table2", "figure2", "figure3"]), ("digits-32", "layers")],
+)
+def test_every_target_trains_to_better_than_chance_and_measures_its_inverses(
+    data: str, target: str, studies: Path
+) -> None:
+    out = studies / f"{TARGETS[target].study}-{data}"
+    found = reproduce(target, out, *SMALL[data], "--data", data)
     config = json.loads((out / "config.json").read_text())
     assert [row[""] for row in found] == list(config["arms"])
-    n = 1437 - round(0.2 * 1437)
-    for row, settings in zip(found, config["arms"].values(), strict=True):
+    learnt = []
+    for row, kept in zip(found, config["arms"].values(), strict=True):
         if "test %" in row and row[""] != "random-psd":
-            assert float(row["test %"]) > 15
-            assert float(row["training %"]) > 15
-            m = settings["batch_size"]
-            assert n % m  # a ragged mini-batch is among them
-            stored = {"kernel-sgd": n * m, **HELD}[settings["optimizer"]] * 4 / 2**20
-            assert float(row["Hessian MiB"]) == pytest.approx(stored)
+            learnt.append(float(row["test %"]) > NEEDED[data] < float(row["training %"]))
+            settings = Settings(**{**kept, "hidden": tuple(kept["hidden"])})
+            numbers = held(settings.optimizer, load(data), settings)
+            assert numbers is None or float(row["Hessian MiB"]) == pytest.approx(numbers * 4 / 2**20)
+    assert all(learnt) if data == "digits" else any(learnt) or target.startswith("figure")
     for label in (row[""] for row in found if row[""] != "random-psd"):
         losses = [[float(row["loss"]) for row in rows(path)] for path in (out / label).rglob(METRICS)]
         assert any(run[-1] < run[0] for run in losses)

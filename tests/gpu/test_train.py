@@ -22,7 +22,7 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 
 from gpu.optim import KernelCache, mini_batches
-from gpu.train import CheckpointError, Dataset, Settings, Study, UsageError, checkpoint, fit, loop, mlp
+from gpu.train import CheckpointError, Dataset, Settings, Study, UsageError, checkpoint, fit, loop, mlp, models
 from gpu.train import study as studies
 from gpu.train.data import hold_out
 from gpu.train.loop import CHECKPOINT, METRICS, WALL_CLOCK, epochs_of_batches, settled
@@ -222,7 +222,7 @@ def test_a_run_interrupted_at_any_write_and_resumed_ends_as_if_nothing_had_happe
 ):
     # Dropout, so that the random numbers matter; a large step, so that the best network is not the latest.
     monkeypatch.setattr(
-        loop, "mlp", lambda sizes, seed: torch.nn.Sequential(*mlp(sizes, seed=seed), torch.nn.Dropout(0.2))
+        models, "mlp", lambda sizes, seed: torch.nn.Sequential(*mlp(sizes, seed=seed), torch.nn.Dropout(0.2))
     )
     run = replace(SMALL, optimizer=optimizer, resample=resample, lr=0.5, epochs=5)
     writes = Writes(monkeypatch)

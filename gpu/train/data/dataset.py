@@ -18,7 +18,8 @@ class Dataset:
     """Inputs of the network and labels (n,) in int64, numbered in the order of `classes`.
 
     Inputs are features (n, d) or images (n, 3, 32, 32) in float32; of text, the numbers (n, length) in int64 of its
-    words, whose vectors are the rows of `vectors` (words, d) in float32. Row 0 is zero: it fills up shorter texts.
+    words, whose vectors are the rows of `vectors` (words, d) in float32. Row 0 is zero: it fills up the end of shorter
+    texts.
 
     kernel_train: what the kernel sees, (n, d) in float32, where that is not X_train itself (each instance flattened).
     X_valid, y_valid: the validation instances, where the data come with them.
@@ -36,6 +37,11 @@ class Dataset:
     vectors: Tensor | None = None
     X_valid: Tensor | None = None
     y_valid: Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        """What an input is: "features", "image" or "text"."""
+        return "text" if self.vectors is not None else "features" if self.X_train.ndim == 2 else "image"
 
     @property
     def features(self) -> int:

@@ -15,6 +15,11 @@ FORMATS: dict[str, Callable[..., Dataset]] = {
     "cov-tw": tweets.load,
     "imdb": reviews.load,
 }
+# What an input is, of names whose data are not features.
+KINDS = {
+    **dict.fromkeys(("digits-32", "cifar10", "s-cov"), "image"),
+    **dict.fromkeys(("words", "cov-tw", "imdb"), "text"),
+}
 
 
 def load(name: str, folder: Path | None = None, *, scaling: str = "unit") -> Dataset:
@@ -32,6 +37,11 @@ def load(name: str, folder: Path | None = None, *, scaling: str = "unit") -> Dat
     if name in FORMATS:
         return FORMATS[name](folder, scaling=scaling, counts=counts()[name])
     return libsvm.load(name, folder, scaling=scaling, counts=counts().get(name))
+
+
+def kind(name: str) -> str:
+    """The `Dataset.kind` of the data of that name, without loading them."""
+    return KINDS.get(name, "features")
 
 
 def stand_in(name: str) -> str:

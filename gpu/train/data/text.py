@@ -2,7 +2,7 @@
 
 A text in lower case, "<br />" taken for a blank, is cut into runs of letters, digits and "_", and single other
 characters. Words without a vector are left out. The network gets the numbers of the first `length` words; a shorter
-text is filled up with 0 in front, so that a recurrent network sees its words last.
+text is filled up with 0 at its end.
 
 The kernel cannot see numbers of words, and the paper does not say what it saw: here it is the mean of the word vectors
 of those same words (zero where there are none), scaled as tabular data are.
@@ -88,5 +88,5 @@ def _indices(texts: "Sequence[array[int]]", row: np.ndarray, length: int) -> np.
     for filled, text in zip(indices, texts, strict=True):
         known = row[np.array(text, dtype=np.int64)]
         known = known[known > 0][:length]
-        filled[length - len(known) :] = known
+        filled[: len(known)] = known
     return indices
