@@ -295,6 +295,33 @@ def bench_cache(
         _print_bench(measure(n=n, d=d, m=m, gamma=gamma, repeats=repeats), as_json)
 
 
+@bench.command("scale")
+def bench_scale(
+    n: Annotated[list[int], Option(min=1, help="Instances; several times.")] = [  # noqa: B006
+        10_000,
+        30_000,
+        100_000,
+        300_000,
+        1_000_000,
+    ],
+    d: Annotated[int, Option(min=1, help="Features.")] = 100,
+    m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
+    gamma: Gamma = 0.1,
+    memory_budget: Annotated[int, Option(min=1, help="MiB for the computation.")] = 64,
+    repeats: Annotated[int, Option(min=1, help="Builds of every size.")] = 5,
+    picture: Annotated[Path | None, Option(help="A PNG of time and memory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Building all inverses from a file into a file: how time and memory grow with n."""
+    with reported_errors():
+        from gpu.bench.scale import plot, scale
+
+        figures = scale(sizes=n, d=d, m=m, gamma=gamma, budget=memory_budget * 2**20, repeats=repeats)
+        if picture is not None:
+            plot(figures, picture)
+        _print_bench(figures, as_json)
+
+
 def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard: bool, as_json: bool) -> None:
     """Run a new study in `folder`, or continue the one that is there, then show what it says; exit code 1 where a run
     has failed."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import accumulate, count, groupby, islice, pairwise
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Self
 from weakref import ref
@@ -26,6 +27,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 
 from gpu import torch_ops
+from gpu.optim.mapped import MappedFile
 
 # A chunk is gathered, centred and factored while still in the processor's cache: larger ones were slower.
 CHUNK_BYTES = 16 * 2**20
@@ -153,13 +155,16 @@ class KernelCache:
         kernel, gamma, degree, coef0, ridge, singular: as in `torch_ops.gram` and `torch_ops.inverse_gram`.
         dtype, device: of the stored inverses (None: those of X).
         memory_budget: bytes for the stored inverses and the workspace together.
+        folder: where the inverses lie in a file, without a name and gone with the cache, instead of in memory; the
+            budget is then the workspace's alone. With X = torch.from_numpy(numpy.memmap(...)) memory does not grow with
+            n but for some 64 bytes an instance.
         fixed: whether the composition of the mini-batches is part of `source`; `resampled` says no.
         progress: called with the number of mini-batches done after each chunk.
 
     Raises TypeError (complex X, indices that are no integers), ValueError (empty, not one-dimensional, indices of no
-    instance, budget too small; before anything of that size is allocated),
-    FloatingPointError (an inverse overflows the training dtype), numpy.linalg.LinAlgError (an indefinite kernel matrix;
-    a singular one with singular="raise").
+    instance, budget too small; before anything of that size is allocated), OSError (a folder that is not there, or has
+    no room), FloatingPointError (an inverse overflows the training dtype), numpy.linalg.LinAlgError (an indefinite
+    kernel matrix; a singular one with singular="raise").
     """
 
     def __init__(
@@ -170,6 +175,7 @@ class KernelCache:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         memory_budget: int = 2**30,
+        folder: Path | str | None = None,
         fixed: bool = True,
         progress: Callable[[int], None] | None = None,
         **kernel: Any,
@@ -182,13 +188,17 @@ class KernelCache:
                 f"batches: expected non-empty mini-batches of non-empty X, got sizes {sizes[:8]} of {tuple(X.shape)}"
             )
         self.kernel, self._indices = Kernel(**kernel), indices
-        chunk = _batches_per_chunk(X, max(sizes), sum(sizes) * max(sizes) * dtype.itemsize, memory_budget)
-        self._store = torch.empty(sum(sizes), max(sizes), dtype=dtype, device=device or X.device)
+        shape, device = (sum(sizes), max(sizes)), torch.device(device or X.device)
+        if folder is not None and device.type != "cpu":
+            raise ValueError(f"folder: expected inverses on the CPU, got device {str(device)!r}")
+        stored = math.prod(shape) * dtype.itemsize if folder is None else 0
+        chunk = _batches_per_chunk(X, max(sizes), stored, memory_budget)
+        mapped = None if folder is None else MappedFile(folder, shape, dtype)
+        self._store = torch.empty(shape, dtype=dtype, device=device) if mapped is None else mapped.tensor
         self._starts = (0, *accumulate(sizes))
         self.singular = 0
         with torch.no_grad(), _numpy_threads(torch.get_num_threads()):
-            digests = self._build(X, chunk, progress)
-        _require_finite(self._store)
+            digests = self._build(X, chunk, mapped, progress)
         self._finish(digests, None if fixed else content_digest(X))
 
     @classmethod
@@ -259,7 +269,9 @@ class KernelCache:
             )
         return self._entries[batch]
 
-    def _build(self, X: Tensor, chunk: int, progress: Callable[[int], None] | None) -> list[bytes]:
+    def _build(
+        self, X: Tensor, chunk: int, mapped: MappedFile | None, progress: Callable[[int], None] | None
+    ) -> list[bytes]:
         """Compute and store all inverses; the mini-batches' digests."""
         digests: list[bytes] = []
         # Fresh memory is slow: one buffer for what is gathered, one for what is centred.
@@ -269,6 +281,8 @@ class KernelCache:
             c, m = len(group), len(group[0])
             x = torch.index_select(X, 0, torch.cat(group).to(X.device), out=gathered[: c * m]).view(c, m, *X.shape[1:])
             self._invert(x, first, workspace)
+            if mapped is not None:
+                mapped.release(self._starts[first], self._starts[first + c])
             digests += map(content_digest, x)
             if progress is not None:
                 progress(len(digests))
@@ -284,6 +298,7 @@ class KernelCache:
         self.singular += int(singular.sum())
         self._store[start : start + c * m, :m] = inverse.reshape(c * m, m)
         self._store[start : start + c * m, m:] = 0
+        _require_finite(self._store[start : start + c * m])
 
     def _finish(self, digests: list[bytes], whole: bytes | None) -> None:
         """Give every mini-batch its entry. `whole` is the digest of all data where the composition may change."""
