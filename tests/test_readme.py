@@ -1,5 +1,6 @@
 """The README's commands and code work as written."""
 
+import csv
 import os
 import re
 import shlex
@@ -49,3 +50,19 @@ def test_every_option_of_the_readme_s_commands_is_one_of_the_command_line() -> N
             command = command.commands[arguments.pop(0)]
         options = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= options
+
+
+def test_the_table_of_optimizers_is_that_of_its_file() -> None:
+    with (ROOT / "gpu/results/usps-optimizers/table2.csv").open(newline="", encoding="utf-8") as file:
+        kept = {row[""]: row for row in csv.DictReader(file)}
+    lines = [
+        line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| `[\w-]+` \| 0\.\d+ \|", line)
+    ]
+    assert [line[0].strip("`") for line in lines] == list(kept)
+    for name, *cells in lines:
+        row = kept[name.strip("`")]
+        test, training = (f"{float(row[q]):.2f} ± {float(row[q + ' sd']):.2f}" for q in ("test %", "training %"))
+        rounded = [f"{float(row['epochs']):.0f}", f"{float(row['seconds']):.1f}"]
+        assert cells[0] == row["η"]
+        assert cells[1].strip() == row["γ"]
+        assert [cells[2], *cells[4:7]] == [test, training, *rounded]

@@ -60,9 +60,9 @@ def bars(axes: "Axes", findings: Sequence[Finding], values: Mapping[str, Sequenc
     shown = [f.arm.label for f in findings if values[f.arm.label]]
     means = [fmean(values[name]) for name in shown]
     spreads = [stdev(values[name]) if len(values[name]) > 1 else 0.0 for name in shown]
-    axes.bar(shown, means, yerr=spreads, color=[f"C{i}" for i in range(len(shown))])
+    axes.bar(range(len(shown)), means, yerr=spreads, color=[f"C{i}" for i in range(len(shown))])
     axes.set_ylabel(label)
-    axes.tick_params(axis="x", rotation=30)
+    axes.set_xticks(range(len(shown)), shown, rotation=30, ha="right", rotation_mode="anchor")
 
 
 def comparison(

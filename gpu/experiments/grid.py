@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ def workers(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
-            _require_config(folder, {**config, "source": asdict(source), "fingerprint": source.load().fingerprint()})
+            data = {"data": source.data, "scaling": source.scaling, "fingerprint": source.load().fingerprint()}
+            _require_config(folder, {**config, **data})
             with _pool(processes or _cores(), source) as pool:
                 yield lambda runs: _run(pool, runs, folder, on_outcome, tensorboard)
     except Timeout:
@@ -132,7 +133,7 @@ def _require_config(folder: Path, config: Mapping[str, Any]) -> None:
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: not the configuration of a study ({error!r}); name another --out") from error
     if changed == ["fingerprint"]:
-        raise CheckpointError(f"{path}: its runs began with other data than {config['source']} holds now; start anew")
+        raise CheckpointError(f"{path}: its runs began with other data than {config['data']} holds now; start anew")
     if changed:
         raise UsageError(
             f"{folder}: holds runs with other settings ({', '.join(changed)}); name another --out, or remove it"

@@ -283,8 +283,8 @@ def test_a_folder_is_for_one_process_one_protocol_and_one_data_set(tmp_path: Pat
     reproduce("layers", out, *data)
     for options, words in (
         ((*data, "--epochs", "5"), "other settings (protocol)"),
-        ((), "other settings (source"),
-        ((*data, "--scaling", "none"), "other settings (source"),
+        ((), "other settings (data"),
+        ((*data, "--scaling", "none"), "other settings (scaling"),
     ):
         code, output = command("reproduce", "layers", *TINY, "--out", out, *options)
         assert code == 2
