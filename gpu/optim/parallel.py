@@ -40,7 +40,8 @@ class LostRankError(RuntimeError):
 def distribute(
     optimizer: KernelSGD, *, kernels: Literal["local", "global"] = "local", group: ProcessGroup | None = None
 ) -> None:
-    """From now on `optimizer.step(inverse=...)` takes one and the same step on all ranks; call it once on each of them.
+    """From now on `optimizer.step(inverse=...)` takes one and the same step on all ranks; call it once on each of them
+    (a deepcopied or unpickled optimizer steps alone, as long as it is not called with that one).
 
     Parameters become those of rank 0; the optimizer's state must be equal already, so load a checkpoint before, on
     every rank. A loop stays as it is: zero_grad, forward, backward, `step(inverse=...)` with the inverse of the rank's

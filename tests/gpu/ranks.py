@@ -17,7 +17,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-SECONDS = 120  # within which everything here must have ended: a machine may be busy
+SECONDS = 300  # within which everything here must have ended: a machine may be busy
 Found = dict[str, Tensor]
 
 context = multiprocessing.get_context("forkserver")
