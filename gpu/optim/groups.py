@@ -102,6 +102,12 @@ def check_group(group: Group) -> None:
     ):
         if group[option] not in allowed:
             raise ValueError(f"{option}: expected one of {allowed}, got {group[option]!r}")
+    if any(hasattr(p, "placements") for p in group["params"]):  # DTensor, without the time that its import takes
+        raise ValueError(
+            "params: expected whole parameters, got sharded ones (DTensor, as fully_shard makes them), and a layer's "
+            "gradient is multiplied by P as a whole; keep the network whole on every rank, and see "
+            "gpu.optim.parallel.distribute"
+        )
     if any(p.is_complex() for p in group["params"]):
         raise ValueError("params: expected real parameters, got complex ones")
     if group["preconditioned"]:
