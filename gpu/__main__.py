@@ -39,6 +39,7 @@ OPTIMIZERS = (
     "muon",
     "soap",
 )
+NETWORKS = ("mlp", "resnet18", "lstm")
 
 Data = Annotated[
     str,
@@ -270,6 +271,48 @@ def bench_step(
 
         settings = Settings(hidden=_widths(hidden), batch_size=batch_size, gamma=gamma, threads=threads)
         _print_bench(step(load(data, data_dir, scaling=scaling), settings, repeats=repeats), as_json)
+
+
+@bench.command("optimizers")
+def bench_optimizers(
+    network: Annotated[list[str], Option(help=f"{', '.join(NETWORKS)}; may be given several times.")] = list(NETWORKS),  # noqa: B006
+    optimizer: Optimizers = list(OPTIMIZERS),  # noqa: B006
+    repeats: Annotated[int, Option(min=1, help="Rounds, each with some steps of each.")] = 15,
+    steps: Annotated[int | None, Option(min=1, help="A round  [default: mlp 20, resnet18 1, lstm 5]")] = None,
+    width: Annotated[int, Option(min=1, help="Channels of ResNet-18's first stage; at 64, a step takes seconds.")] = 64,
+    batch_size: BatchSize = 64,
+    threads: Threads = 1,
+    to_loss: Annotated[
+        float | None, Option(help="Measure instead the time to this training loss of an epoch on digits.")
+    ] = None,
+    check: Annotated[bool, Option("--check", help="Exit code 1 where a limit on the mlp's ratios is missed.")] = False,
+    out: Annotated[Path | None, Option(help="A file for the figures as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """A training step of every optimizer over one of SGD's, interleaved, and bytes of state, on three networks."""
+    with reported_errors():
+        from gpu.bench import optimizers, tables
+        from gpu.bench.to_loss import to_loss as measure_to_loss
+
+        if to_loss is not None:
+            figures = measure_to_loss(to_loss, optimizer, repeats=repeats, batch_size=batch_size, threads=threads)
+        else:
+            figures = optimizers.optimizers(
+                network, optimizer, repeats=repeats, steps=steps, width=width, batch_size=batch_size, threads=threads
+            )
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        if as_json:
+            print(json.dumps(figures, indent=1))
+        else:
+            for table in tables.tables(figures):
+                _console().print(table)
+        missed = optimizers.missed(figures.get("networks", {})) if check else []
+        for line in missed:
+            Console(stderr=True).print(f"missed: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if missed:
+            raise typer.Exit(1)
 
 
 @bench.command("cache")

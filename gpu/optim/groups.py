@@ -86,6 +86,22 @@ def write(matrix: Tensor, tensors: list[Tensor]) -> None:
             tensor.copy_(part)
 
 
+def learning_rate(group: Group) -> float | Tensor:
+    """η of this step: a number; of a capturable group whose η is a tensor that tensor, () and not looked at.
+
+    Raises ValueError where it lies elsewhere than the parameters: its value would be captured, not its place.
+    """
+    lr = group["lr"]
+    if not (group["capturable"] and isinstance(lr, Tensor)):
+        return float(lr)
+    device = group["params"][0].device
+    if lr.device != device:
+        raise ValueError(
+            f"lr: a capturable group needs it on {device} like its parameters, got a tensor on {lr.device}"
+        )
+    return lr if lr.ndim == 0 else lr.reshape(())
+
+
 def check_group(group: Group) -> None:
     """ValueError for an option out of its range, or parameters that make no layer where one is needed."""
     lr = group["lr"]
@@ -114,11 +130,11 @@ def check_group(group: Group) -> None:
         _check_layer(group)
 
 
-def require_held(lr: float, weight_decay: float, params: list[Tensor]) -> None:
+def require_held(lr: float | Tensor, weight_decay: float, params: list[Tensor]) -> None:
     """ValueError where a parameter's dtype cannot hold one of the two: torch would refuse it in mid-step."""
     for p in params:
         for option, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if value > torch.finfo(p.dtype).max:
+            if not isinstance(value, Tensor) and value > torch.finfo(p.dtype).max:
                 raise ValueError(f"{option}: expected a number that the parameters' {p.dtype} can hold, got {value!r}")
 
 
@@ -130,8 +146,6 @@ def _check_layer(group: Group) -> None:
             f"params: a preconditioned group is one layer, [weight] or [weight, bias], the bias as long as the "
             f"weight's first dimension, got shapes {shapes}; kernel_groups(model) builds such groups"
         )
-    if group["step_rule"] == "monotone" and (group["momentum"] != 0 or group["maximize"]):
-        raise ValueError(
-            f'step_rule="monotone": expected momentum 0 and maximize False, got {group["momentum"]} and '
-            f"{group['maximize']}"
-        )
+    forbidden = {option: group[option] for option in ("momentum", "maximize", "capturable") if group[option]}
+    if group["step_rule"] == "monotone" and forbidden:
+        raise ValueError(f'step_rule="monotone": expected none of momentum, maximize, capturable, got {forbidden}')

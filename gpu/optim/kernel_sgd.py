@@ -17,7 +17,8 @@ from torch.optim.optimizer import ParamsT
 
 from gpu import torch_ops
 from gpu.optim.cache import CachedInverse
-from gpu.optim.groups import SMALL, Group, check_group, is_layer, joint, require_held, with_gradient
+from gpu.optim.groups import SMALL, Group, check_group, is_layer, joint, learning_rate, require_held, with_gradient
+from gpu.optim.labelled import labelled_when_profiled
 from gpu.optim.monotone import monotone_learning_rate
 from gpu.optim.update import Options, Update, preconditioned
 from gpu.optim.watch import Watch
@@ -64,6 +65,7 @@ class KernelSGD(Optimizer):
         momentum, weight_decay: ≥ 0.
         decay, bias: see above.
         maximize: ascend instead of descend.
+        capturable: whether `step` may be captured in a CUDA graph, see there.
         preconditioned: whether groups that do not say are preconditioned layers.
         step_rule: "constant", or "monotone": η of the preconditioned layer (weight and bias) is capped, mini-batch by
             mini-batch, by `monotone_learning_rate`, so that this layer's step, taken alone, does not raise the
@@ -87,6 +89,7 @@ class KernelSGD(Optimizer):
         decay: Literal["l2", "decoupled"] = "l2",
         bias: Literal["plain", "augmented"] = "plain",
         maximize: bool = False,
+        capturable: bool = False,
         preconditioned: bool = False,
         step_rule: Literal["constant", "monotone"] = "constant",
         model: nn.Module | None = None,
@@ -99,6 +102,7 @@ class KernelSGD(Optimizer):
             "weight_decay": weight_decay,
             "decay": decay,
             "bias": bias,
+            "capturable": capturable,
             "maximize": maximize,
             "preconditioned": preconditioned,
             "step_rule": step_rule,
@@ -202,6 +206,7 @@ class KernelSGD(Optimizer):
         if self._watch is not None:
             self._watch.clear()
 
+    @labelled_when_profiled
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, inverse: CachedInverse | None = None) -> Any:
         """One update; the closure, if any, re-evaluates the loss first and its value is returned.
@@ -211,6 +216,17 @@ class KernelSGD(Optimizer):
         mini-batch, data, dtype or device; not the gradient that "monotone" needs; gradients accumulated and not; an lr
         or weight_decay that the parameters' dtype cannot hold), RuntimeError (sparse gradients; an inverse of a
         mini-batch without a watched model).
+
+        With capturable=True the host reads no number from the device here, so that a CUDA graph can hold the step. A
+        graph does what it did again, with the memory that it did it with. So `lr`, where it is to change, is a tensor
+        on the parameters' device (schedulers write into it); inputs, labels and inverse are fixed buffers, the latter
+        `CachedInverse.unchecked(buffer)`, written to before every replay:
+
+            x.copy_(batch), buffer.copy_(cache.lookup(batch).matrix), graph.replay()
+
+        Here `lookup` sees to it that the two belong together: the step does not compare digests, for which it would
+        have to read the inputs. A last mini-batch of another size needs a graph of its own, or none. Step a few times
+        before the capture, as torch asks anyway: momentum buffers are made in the first step. Not for "monotone".
         """
         loss = None
         if closure is not None:
@@ -236,9 +252,9 @@ class KernelSGD(Optimizer):
             if not params:
                 continue
             options = Options(
-                float(group["lr"]), group["weight_decay"], group["momentum"], group["decay"], group["maximize"]
+                learning_rate(group), group["weight_decay"], group["momentum"], group["decay"], group["maximize"]
             )
-            if options.lr > SMALL or options.weight_decay > SMALL:
+            if (not isinstance(options.lr, Tensor) and options.lr > SMALL) or options.weight_decay > SMALL:
                 require_held(options.lr, options.weight_decay, params)
             if is_layer(group, params):
                 if group["step_rule"] == "monotone":
@@ -305,6 +321,11 @@ class KernelSGD(Optimizer):
     def _require_own(self, layers: list[Group], inverse: CachedInverse) -> None:
         if inverse.digest is None:
             return
+        if any(group["capturable"] for group in layers):
+            raise ValueError(
+                "inverse: a capturable group takes CachedInverse.unchecked(buffer), the buffer written to before every "
+                f"step, got mini-batch {inverse.batch} of a cache: to check it, the host would have to read the inputs"
+            )
         if self._watch is None:
             raise RuntimeError(
                 "inverse: to check that it belongs to the mini-batch, KernelSGD must see the model: pass model=, or "

@@ -21,7 +21,7 @@ BufferOf = Callable[[Tensor], Tensor]
 class Options(NamedTuple):
     """What parameters that move together have in common."""
 
-    lr: float
+    lr: float | Tensor  # a tensor's value stays on its device
     weight_decay: float
     momentum: float
     decay: str
@@ -51,7 +51,9 @@ class Update:
             _move_layer(layer, grads, P, options, buffer_of)
         if self.plain:
             buffers = [buffer_of(p) for p in self.plain] if options.momentum != 0 else []
-            move = _move_fused if _fusible(self.plain + self.directions + buffers) else _move_each
+            by_number = not isinstance(options.lr, Tensor)
+            fused = by_number and _fusible(self.plain + self.directions + buffers)
+            move = _move_fused if fused else _move_each
             move(self.plain, self.directions, buffers, options)
 
 
@@ -69,20 +71,32 @@ def _move_layer(layer: list[Tensor], grads: list[Tensor], P: Tensor, options: Op
     if options.weight_decay != 0:
         G = G.add(W, alpha=options.weight_decay)
     if options.momentum == 0:
-        torch_ops.step_block_(W, G, P, options.lr)
+        G, lr = _scaled(G, options.lr)
+        torch_ops.step_block_(W, G, P, lr)
     else:
         buffers = [buffer_of(p) for p in layer]
         v = columns(buffers).mul_(options.momentum)
         torch_ops.step_block_(v, G, P, -1.0)
         write(v, buffers)
-        W.add_(v, alpha=-options.lr)
+        v, lr = _scaled(v, options.lr)
+        W.add_(v, alpha=-lr)
     write(W, layer)
 
 
+def _scaled(direction: Tensor, lr: float | Tensor) -> tuple[Tensor, float]:
+    """What is to be moved along, and how far: η·direction and 1 where η is a tensor."""
+    return (direction * lr, 1.0) if isinstance(lr, Tensor) else (direction, lr)
+
+
 def _fusible(tensors: list[Tensor]) -> bool:
-    """Whether the fused kernel serves: it walks memory, so all must be dense, of one precision, in one place."""
+    """Whether the fused kernel serves: it walks memory, so all must be dense, of one precision, in one place.
+
+    torch.compile cannot look into it (and fuses the for-each operations itself).
+    """
     dtype, device = tensors[0].dtype, tensors[0].device
     if dtype not in (torch.float32, torch.float64) or device.type not in ("cpu", "cuda"):
+        return False
+    if torch.compiler.is_compiling():
         return False
     return all(t.is_contiguous() and t.dtype is dtype and t.device == device for t in tensors)
 
@@ -111,4 +125,7 @@ def _move_each(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor],
         torch._foreach_mul_(buffers, options.momentum)
         torch._foreach_add_(buffers, grads)
         grads = buffers
-    torch._foreach_add_(params, grads, alpha=-options.lr)
+    if isinstance(options.lr, Tensor):
+        torch._foreach_sub_(params, torch._foreach_mul(grads, options.lr))
+    else:
+        torch._foreach_add_(params, grads, alpha=-options.lr)

@@ -108,6 +108,7 @@ def nothing_changes(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         {"step_rule": "fast"},
         PRECONDITIONED | {"step_rule": "monotone", "momentum": 0.9},
         PRECONDITIONED | {"step_rule": "monotone", "maximize": True},
+        PRECONDITIONED | {"step_rule": "monotone", "capturable": True},
     ],
     ids=str,
 )
@@ -116,7 +117,7 @@ def test_bad_options_are_a_value_error(bad: dict[str, Any]) -> None:
         KernelSGD(layer(), **bad)
 
 
-@pytest.mark.parametrize("option", ["foreach", "fused", "capturable", "differentiable", "nesterov", "dampening"])
+@pytest.mark.parametrize("option", ["foreach", "fused", "differentiable", "nesterov", "dampening"])
 def test_options_that_do_not_exist_are_a_type_error(option: str) -> None:
     with pytest.raises(TypeError, match=option):
         KernelSGD(layer(), **{option: True})

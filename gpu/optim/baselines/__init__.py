@@ -8,7 +8,7 @@ Not here: the robust multi-batch L-BFGS (Berahas, Nocedal, Takáč 2016) takes g
 consecutive batches have in common, and the mini-batches of the paper have none in common.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ __all__ = [
     "MuonAdamW",
     "Options",
     "hessian_bytes",
+    "state_bytes",
 ]
 
 # Their step needs a closure that evaluates the loss: they differentiate it themselves.
@@ -69,8 +70,16 @@ def hessian_bytes(optimizer: Optimizer) -> int:
     0 for an optimizer that holds nothing of the kind; what KernelSGD needs is its cache's, `KernelCache.nbytes`.
     """
     names = getattr(optimizer, "hessian_state", ())
-    held = (state[name] for state in optimizer.state.values() for name in names if name in state)
-    storages = (tensor.untyped_storage() for value in held for tensor in _tensors(value))
+    return _bytes(state[name] for state in optimizer.state.values() for name in names if name in state)
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """The same of all that the optimizer's state holds, momenta included."""
+    return _bytes(value for state in optimizer.state.values() for value in state.values())
+
+
+def _bytes(values: Iterable[object]) -> int:
+    storages = (tensor.untyped_storage() for value in values for tensor in _tensors(value))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
