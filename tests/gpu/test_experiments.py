@@ -231,8 +231,8 @@ def everything(folder: Path) -> dict[str, object]:
     return found
 
 
-def start(out: Path) -> subprocess.Popen[str]:
-    arguments = ["reproduce", "layers", *TINY, "--epochs", "40", "--out", str(out)]
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    arguments = ["reproduce", "layers", *TINY, "--epochs", "40", "--out", str(out), *options]
     return subprocess.Popen(
         [sys.executable, "-m", "gpu", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -250,13 +250,13 @@ def wait_for_an_epoch(process: subprocess.Popen[str], out: Path) -> None:
 def test_a_study_killed_at_ten_moments_ends_with_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
     moments = random.Random(0)
     for _ in range(10):
-        killed = start(tmp_path / "killed")
+        killed = start(tmp_path / "killed", "--processes", "1")  # a second one takes seconds to begin
         wait_for_an_epoch(killed, tmp_path / "killed")
         time.sleep(moments.uniform(0, 0.3))
         killed.kill()
         killed.communicate(timeout=60)  # waits for the pipe, which its processes hold too
     for folder in ("killed", "whole"):
-        process = start(tmp_path / folder)
+        process = start(tmp_path / folder)  # of two, so that their number makes no difference either
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
     assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
