@@ -19,7 +19,7 @@ from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 
 from gpu.train.checkpoint import write_text
 from gpu.train.data import Dataset, load, stand_in
@@ -229,7 +229,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     mean, n = fmean(differences), len(differences)
     if n == 1:
         return {"mean": mean, "interval": None, "n": n}
-    half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * stdev(differences) / n**0.5
     return {"mean": mean, "interval": [mean - half, mean + half], "n": n}
 
 
