@@ -293,7 +293,10 @@ def bench_optimizers(
     with reported_errors():
         from gpu.bench import optimizers, tables
         from gpu.bench.to_loss import to_loss as measure_to_loss
+        from gpu.train import UsageError
 
+        if check and to_loss is not None:
+            raise UsageError("--check: looks at the ratios of steps, which --to-loss does not measure")
         if to_loss is not None:
             figures = measure_to_loss(to_loss, optimizer, repeats=repeats, batch_size=batch_size, threads=threads)
         else:
@@ -371,6 +374,7 @@ def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard
     from gpu.experiments.paper import first_order
     from gpu.train import report
     from gpu.train import study as studies
+    from gpu.train.models import network_of
     from gpu.train.tensorboard import require_tensorboard
 
     if tensorboard:
@@ -380,6 +384,7 @@ def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard
         study, data = studies.reopen(folder, data_dir=data_dir)
     else:
         data = study.load_data()
+        network_of(data.kind, study.settings)
         studies.create(study, data, folder)
     try:
         with report.progress(study, progress) as (on_epoch, on_result):

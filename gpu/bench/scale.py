@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from gpu.optim import KernelCache, mini_batches
 from gpu.train.errors import UsageError
 from gpu.train.provenance import provenance
 from gpu.train.report import save_figure
-
-if TYPE_CHECKING:
-    pass
 
 STATUS = Path("/proc/self/status")
 PART = 10_000  # instances drawn at once

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from gpu.experiments.page import Page, Row
 from gpu.train.data import Dataset
+from gpu.train.errors import UsageError
 from gpu.train.loop import build_optimizer, epochs_of_batches, train_epoch
 from gpu.train.models import mlp
 from gpu.train.report import titled
@@ -51,12 +52,13 @@ class Slice:
         sizes = (data.features, *HIDDEN, len(data.classes))
         model = mlp(sizes, seed=settings.seed, activation=nn.Identity)
         generator = torch.Generator().manual_seed(settings.seed)
-        places = []
-        for k, layer in enumerate(layers):
+        places: list[int] = []
+        for layer in layers:
             rows, columns = sizes[layer + 1], min(settings.batch_size, sizes[layer])
             row, column = (int(torch.randint(n, (1,), generator=generator)) for n in (rows, columns))
-            # Two of one layer: two columns, so that they are two weights.
-            places.append(row * sizes[layer] + (column + k * (layers[0] == layers[1])) % columns)
+            if places and layers[0] == layers[1]:  # the next column, so that they are two weights
+                column = (places[0] + 1) % sizes[layer] % columns
+            places.append(row * sizes[layer] + column)
         return cls(model, layers, (places[0], places[1]))
 
     def weight(self, k: int) -> Tensor:
@@ -166,7 +168,10 @@ def loss_over(part: Slice, data: Dataset) -> Loss:
 def page(
     data: Dataset, settings: Settings, optimizers: Sequence[str], track: Callable[[Slices], Slices] = iter
 ) -> Page:
-    """`track` watches the slices go by."""
+    """`track` watches the slices go by. Raises UsageError for texts, which no linear network reads."""
+    if data.kind == "text":
+        raise UsageError(f"figure1: expected features or images, which a linear network reads, got {data.name}")
+    data = replace(data, X_train=data.X_train.flatten(1), X_test=data.X_test.flatten(1))
     rows: list[Row] = []
     maps = []
     for name, layers in track(SLICES.items()):

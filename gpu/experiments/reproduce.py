@@ -71,7 +71,7 @@ def reproduce(
         epochs = min(protocol.epochs, figure1.EPOCHS)
         watched = partial(track, description="slices", console=console, transient=True, disable=not console.is_terminal)
         return figure1.page(data, replace(settings, epochs=epochs, weight_decay=0.0), figure1.OPTIMIZERS, watched)
-    needed = TARGETS[target]
+    needed, network = TARGETS[target], described(kind(source.data), settings)
     arms = needed.arms(settings)
     config = {"protocol": asdict(protocol), "arms": {arm.label: asdict(arm.settings) for arm in arms}}
     with (
@@ -80,7 +80,7 @@ def reproduce(
     ):
         findings = study(arms, protocol, run)
     page = needed.page(source.data, findings, folder)
-    return replace(page, notes=(f"network: {described(kind(source.data), settings)}", *page.notes))
+    return replace(page, notes=(f"network: {network}", *page.notes))
 
 
 def folder_of(target: str, data: str, *, quick: bool) -> Path:

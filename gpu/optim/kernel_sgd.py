@@ -57,7 +57,8 @@ class KernelSGD(Optimizer):
         v ← μ·v + D,  W ← W − η·v
 
     Its bias moves by SGD (bias="plain") or as the last column of W (bias="augmented"; under zero padding it then never
-    moves). All other groups move by SGD, bit for bit as torch.optim.SGD(fused=True). Columns of W beyond m do not move.
+    moves). All other groups move by SGD, bit for bit as torch.optim.SGD(fused=True) where torch can fuse it (not with
+    an `lr` that is a tensor of a capturable group). Columns of W beyond m do not move.
 
     Args:
         params: parameters or groups, such as `kernel_groups(model)`.

@@ -37,7 +37,7 @@ WALL_CLOCK = ("seconds", "cache_seconds")
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.csv"
 EVALUATED = 512  # instances at once: a layer of ResNet-18 has half a megabyte of each
 # What a checkpoint from before there were these settings has not recorded.
-NEWER = {"record_claims": False, "history": 10, "network": "auto", "width": 64, "units": 100}
+NEWER = {"record_claims": False, "history": 10, "network": "mlp", "width": 64, "units": 100}
 CACHE_OPTIONS = ("kernel", "gamma", "degree", "coef0", "ridge", "memory_budget")
 
 
@@ -214,7 +214,8 @@ def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[
     """
     torch.manual_seed(settings.seed)
     run = Run(settings, data.to(settings.device), folder)
-    run.restore()
+    if run.restore():
+        run.write_metrics()
     with closing(epochs_of_batches(settings, run.X, run.y, len(run.history), run.kernel_input)) as epochs:
         while not run.finished:
             started = perf_counter()
@@ -254,6 +255,7 @@ class Run:
         self.history: list[Row] = []
         self.best: dict[str, Tensor] = {}
         self.inverses: dict[str, Any] = {"source": None, "bytes": 0, "singular": 0}
+        settings = replace(settings, network=network_of(data.kind, settings))  # what "auto" was
         self.identity = {"settings": json.loads(json.dumps(asdict(settings))), "data": data.fingerprint()}
 
     @property
@@ -302,11 +304,11 @@ class Run:
         if self.claims is not None:
             checkpoint.write_text(self.folder / CLAIMS, self.claims.text())
 
-    def restore(self) -> None:
-        """Continue from the folder's checkpoint, if there is one."""
+    def restore(self) -> bool:
+        """Continue from the folder's checkpoint; whether there is one."""
         path = self.folder / CHECKPOINT
         if not path.exists():
-            return
+            return False
         tensors, record = checkpoint.load(path)
         self._require_identity(path, record)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}}
@@ -321,7 +323,7 @@ class Run:
         self.history, self.inverses = record["history"], record["inverses"]
         if self.claims is not None:
             self.claims.restore(tensors, record["claims"])
-        self.write_metrics()
+        return True
 
     def _require_identity(self, path: Path, record: dict[str, Any]) -> None:
         if "inverses" not in record:

@@ -1,8 +1,9 @@
 """One training run on several ranks: torchrun --nproc-per-node 4 -m gpu.train.parallel --out FOLDER
 
 The data is divided among the ranks, each of which builds the inverse kernel matrices of its own mini-batches and trains
-on them; `gpu.optim.parallel` makes one step of theirs. All ranks hold the same network, evaluate it alike and stop
-alike; rank 0 writes the folder, that of a study of one run, after every epoch.
+on them; `gpu.optim.parallel` makes one step of theirs. All ranks hold the same weights and stop alike; the statistics
+of batch normalisation are each rank's own. Rank 0 writes the folder, that of a study of one run, after every epoch,
+with its own accuracies.
 """
 
 import json
@@ -49,7 +50,8 @@ def fit(
     _require_supported(settings)
     torch.manual_seed(settings.seed)
     run = loop.Run(settings, data.to(settings.device), folder)
-    run.restore()
+    if run.restore() and dist.get_rank() == 0:
+        run.write_metrics()
     for group in run.optimizer.param_groups:
         group["source"] = None  # each rank's cache is its own, and another one on another number of ranks
     require_equal([torch.tensor(len(run.history))], f"{folder}: the checkpoint")
@@ -98,6 +100,7 @@ def _share(run: loop.Run) -> tuple[list[loop.Batch], KernelCache]:
 
 
 def main(
+    context: typer.Context,
     data: Annotated[str, Option(help="As for python -m gpu train.")] = "digits",
     data_dir: Annotated[Path | None, Option(help="The folder of its files, for every rank to see.")] = None,
     epochs: Annotated[int, Option(help="At most; fewer where the loss settles.")] = 500,
@@ -113,8 +116,10 @@ def main(
     """Train with Kernel SGD on all ranks that torchrun has started."""
     rank = os.environ.get("RANK", "0")
     try:
+        if resume is not None:
+            _refuse_all_but(context, "resume", "data_dir", "timeout")
         folder = out or resume
-        if folder is None or None not in (out, resume):
+        if folder is None:
             raise UsageError("--out, --resume: expected one of the two")
         if resume is None:
             settings = Settings(epochs=epochs, lr=lr, gamma=gamma, batch_size=batch_size, seed=seed, device=device)
@@ -129,10 +134,10 @@ def main(
             )
             read = study.load_data()
         else:
-            study, read = studies.reopen(resume, data_dir=data_dir)
+            study, read = studies.reopen(resume, data_dir=data_dir, ranks=True)
         _start(study.settings.device, timeout)
         if resume is None and rank == "0":
-            studies.create(study, read, folder)
+            studies.create(study, read, folder, ranks=dist.get_world_size())
         _run(study, read, folder)
     except (UsageError, OSError) as error:
         _report(rank, str(error))
@@ -144,6 +149,14 @@ def main(
         _report(rank, f"{error}. Go on from the last finished epoch, on any number of ranks: --resume {folder}")
         raise typer.Exit(1) from None
     dist.destroy_process_group()
+
+
+def _refuse_all_but(context: typer.Context, *allowed: str) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            option = name.replace("_", "-")
+            raise UsageError(f"--resume: continues with the options of its folder; leave out --{option}")
 
 
 def _start(device: str, timeout: float) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from gpu.train.errors import CheckpointError, UsageError
 from gpu.train.loop import Result, Row, fit
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
-from gpu.train.tensorboard import log_to
+from gpu.train.tensorboard import logged
 
 CONFIG, RESULT, FAILURE, SUMMARY = "config.json", "result.json", "failure.json", "summary.json"
 
@@ -72,14 +73,18 @@ class Study:
         return load(self.data, None if self.data_dir is None else Path(self.data_dir), scaling=self.scaling)
 
 
-def create(study: Study, data: Dataset, folder: Path) -> None:
-    """Make the study's folder. Raises UsageError where there is something of that name that is no empty folder."""
+def create(study: Study, data: Dataset, folder: Path, *, ranks: int | None = None) -> None:
+    """Make the study's folder, of a run on so many ranks where it is one of `gpu.train.parallel`.
+
+    Raises UsageError where there is something of that name that is no empty folder.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             f"{folder}: exists and is not empty; continue it with --resume {folder}, or name another --out"
         )
     require_device(study.settings.device)
-    config = json.dumps({**asdict(study), "fingerprint": data.fingerprint(), **provenance()}, indent=1)
+    parallel = {} if ranks is None else {"ranks": ranks}
+    config = json.dumps({**asdict(study), **parallel, "fingerprint": data.fingerprint(), **provenance()}, indent=1)
     if folder.exists():
         write_text(folder / CONFIG, config)
         return
@@ -91,17 +96,19 @@ def create(study: Study, data: Dataset, folder: Path) -> None:
         os.replace(made, folder)
 
 
-def reopen(folder: Path, *, data_dir: Path | None = None) -> tuple[Study, Dataset]:
+def reopen(folder: Path, *, data_dir: Path | None = None, ranks: bool = False) -> tuple[Study, Dataset]:
     """The study of a folder, and its data, read again (from `data_dir` where the data has moved since).
 
-    Raises UsageError (no study there) and CheckpointError (its config is damaged, or the data is not what it was).
+    `ranks`: whether it must be one of `gpu.train.parallel`, or none. Raises UsageError (no study, or not such a one)
+    and CheckpointError (its config is damaged, or the data is not what it was).
     """
     path = folder / CONFIG
     if not path.is_file():
         raise UsageError(f"{folder}: no {CONFIG} there, so nothing to resume; expected the folder of an earlier run")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        settings = Settings(**{**config["settings"], "hidden": tuple(config["settings"]["hidden"])})
+        kept = {"network": "mlp", **config["settings"]}  # the only network where none is named
+        settings = Settings(**{**kept, "hidden": tuple(kept["hidden"])})
         study = Study(
             data=config["data"],
             data_dir=config["data_dir"] if data_dir is None else str(data_dir.absolute()),
@@ -113,6 +120,9 @@ def reopen(folder: Path, *, data_dir: Path | None = None) -> tuple[Study, Datase
         fingerprint = config["fingerprint"]
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: not the configuration of a study ({error!r})") from error
+    if ("ranks" in config) != ranks:
+        command = "torchrun -m gpu.train.parallel" if "ranks" in config else "python -m gpu train"
+        raise UsageError(f"{folder}: continue it as it was begun, with {command} --resume {folder}")
     require_device(settings.device)
     data = study.load_data()
     if data.fingerprint() != fingerprint:
@@ -154,17 +164,18 @@ def run_one(
     finished = read_result(place)
     if finished is not None:
         return finished
-    watchers = [on_epoch, *([log_to(place)] if tensorboard else [])]
-
-    def epoch_done(row: Row) -> None:
-        for watcher in watchers:
-            watcher(row)
-
     result: Result | Failure
-    try:
-        result, file = fit(settings, data, place, on_epoch=epoch_done), RESULT
-    except FloatingPointError as error:
-        result, file = Failure(settings.optimizer, settings.seed, str(error)), FAILURE
+    with logged(place) if tensorboard else nullcontext() as log:
+
+        def epoch_done(row: Row) -> None:
+            on_epoch(row)
+            if log is not None:
+                log(row)
+
+        try:
+            result, file = fit(settings, data, place, on_epoch=epoch_done), RESULT
+        except FloatingPointError as error:
+            result, file = Failure(settings.optimizer, settings.seed, str(error)), FAILURE
     write_text(place / file, json.dumps(asdict(result), indent=1))
     return result
 

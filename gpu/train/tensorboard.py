@@ -2,11 +2,16 @@
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpu.train.errors import UsageError
 from gpu.train.loop import METRICS, Row
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
 
@@ -21,28 +26,45 @@ def require_tensorboard() -> None:
         ) from None
 
 
-def log_to(place: Path) -> Callable[[Row], None]:
+@contextmanager
+def logged(place: Path) -> Iterator[Callable[[Row], None]]:
     """An `on_epoch` for the run in the folder `place`, which writes every row of metrics.csv to PLACE/tensorboard.
 
-    The log is begun anew with all rows there are: a resumed run, whose log may lack its last epoch or have one that was
-    lost, has each once.
+    The log is begun anew with all rows there are: a resumed run, whose log may lack its last epochs or have one that
+    was lost, has each once, also where it resumes after its last epoch.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     writer: SummaryWriter | None = None
 
     def log(row: Row) -> None:
         nonlocal writer
-        rows = [row]
         if writer is None:
-            shutil.rmtree(place / FOLDER, ignore_errors=True)
-            writer = SummaryWriter(str(place / FOLDER))
-            with (place / METRICS).open(newline="", encoding="utf-8") as file:
-                rows = [{name: float(value) for name, value in kept.items()} for kept in csv.DictReader(file)]
-        for each in rows:
-            for name, value in each.items():
-                if name != "epoch":
-                    writer.add_scalar(name, value, int(each["epoch"]))
+            writer = _begun(place)
+        else:
+            _add(writer, row)
         writer.flush()
 
-    return log
+    try:
+        yield log
+    finally:
+        if writer is None and (place / METRICS).exists():
+            writer = _begun(place)
+        if writer is not None:
+            writer.close()
+
+
+def _begun(place: Path) -> "SummaryWriter":
+    """A new log of all that metrics.csv has."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(place / FOLDER, ignore_errors=True)
+    writer = SummaryWriter(str(place / FOLDER))
+    with (place / METRICS).open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            _add(writer, {name: float(value) for name, value in row.items()})
+    return writer
+
+
+def _add(writer: "SummaryWriter", row: Row) -> None:
+    for name, value in row.items():
+        if name != "epoch":
+            writer.add_scalar(name, value, int(row["epoch"]))

@@ -157,3 +157,9 @@ def test_unknown_names_are_one_line(option: str) -> None:
     assert code == 2
     assert f"error: {option}: expected some of" in output
     assert "got abacus" in output
+
+
+def test_limits_of_a_step_are_not_checked_where_none_is_measured() -> None:
+    code, output = command("bench", "optimizers", "--to-loss", "2", "--check")
+    assert code == 2
+    assert "--check: looks at the ratios of steps" in " ".join(output.split())

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,14 @@ from torch.nn.functional import one_hot
 from gpu import torch_ops
 from gpu.bench.step import step
 from gpu.optim import mini_batches
-from gpu.train import Settings, Study, UsageError, fit, loop, mlp, report
+from gpu.train import CheckpointError, Settings, Study, UsageError, checkpoint, fit, loop, mlp, report
 from gpu.train import study as studies
 from gpu.train.data import SCALINGS, kind, load, scaling, stand_in
 from gpu.train.data.bundled import BUNDLED
 from gpu.train.data.dataset import TENSORS
 from gpu.train.loop import Run, accuracy, epochs_of_batches
 from gpu.train.models import build_model, described, network_of
+from tests.gpu.test_cli import command
 
 EPS = torch.finfo(torch.float32).eps
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(3), st.just(2), st.just(2)))
@@ -175,6 +177,34 @@ def test_the_network_is_the_paper_s_for_the_kind_of_data_or_the_perceptron_and_n
     assert "3 channels" in described("image", settings)
     assert "7 units" in described("text", settings)
     assert "hidden layers 5" in described("features", settings)
+
+
+def test_what_was_begun_before_networks_had_names_goes_on_as_the_perceptron(tmp_path):
+    settings = Settings(optimizer="sgd", network="mlp", hidden=(3,), epochs=1)
+    study = Study(data="digits-32", data_dir=None, scaling="unit", optimizers=("sgd",), seeds=(0, 1), settings=settings)
+    data = study.load_data()
+    studies.create(study, data, tmp_path / "study")
+    config = json.loads((tmp_path / "study" / "config.json").read_text())
+    for name in ("network", "width", "units"):
+        del config["settings"][name]
+    (tmp_path / "study" / "config.json").write_text(json.dumps(config))
+    assert studies.reopen(tmp_path / "study")[0] == study
+    fit(settings, data, tmp_path)
+    tensors, record = checkpoint.load(tmp_path / loop.CHECKPOINT)
+    for name in ("network", "width", "units"):
+        del record["settings"][name]
+    checkpoint.save(tmp_path / loop.CHECKPOINT, tensors, record)
+    assert Run(settings, data, tmp_path).restore()
+    with pytest.raises(CheckpointError, match="network was mlp, is resnet18"):
+        Run(replace(settings, network="auto", width=64), data, tmp_path).restore()
+
+
+@pytest.mark.parametrize("command_line", [("train",), ("reproduce", "layers", "--quick")])
+def test_a_network_that_cannot_read_the_data_is_an_error_before_anything_is_written(tmp_path, command_line):
+    code, output = command(*command_line, "--network", "lstm", "--out", tmp_path / "out")
+    assert code == 2
+    assert "network: expected mlp for data of this kind, got 'lstm'" in " ".join(output.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_accuracy_is_counted_in_evaluation_mode_part_by_part_and_leaves_the_network_as_it_was():

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from gpu.experiments.figure1 import OPTIMIZERS, SLICES, Slice, loss_over, page, path
 from gpu.optim import KernelCache, mini_batches
-from gpu.train import Settings
+from gpu.train import Settings, UsageError
 from tests.gpu.test_cli import command
 from tests.gpu.test_train import DATA
 
@@ -84,6 +84,22 @@ def test_the_map_over_two_weights_of_the_last_layer_is_convex_and_has_no_lower_p
             middle = loss([(s + t) / 2 for s, t in zip(p, q, strict=True)])
             rounding = 2 * 2**-24 * (len(DATA.X_train) + 2) * middle  # of two mean losses in float32
             assert middle <= (loss(p) + loss(q)) / 2 + rounding
+
+
+def test_the_two_weights_are_two_whatever_the_seed() -> None:
+    for seed in (*range(20), 182, 214):
+        settings = replace(SETTINGS, seed=seed, batch_size=64)
+        for layers in SLICES.values():
+            part = Slice.drawn(DATA, layers, settings)
+            assert len({(part.name(k), part.places[k]) for k in (0, 1)}) == 2
+
+
+def test_images_are_flattened_and_texts_refused() -> None:
+    images = replace(DATA, X_train=DATA.X_train.unflatten(1, (1, -1)), X_test=DATA.X_test.unflatten(1, (1, -1)))
+    flat, folded = (page(data, SETTINGS, ("kernel-sgd", "sgd")).rows for data in (DATA, images))
+    assert flat == folded
+    with pytest.raises(UsageError, match="figure1: expected features or images"):
+        page(replace(DATA, vectors=DATA.X_train), SETTINGS, ("sgd",))
 
 
 @pytest.mark.slow

@@ -2,19 +2,20 @@
 
 import builtins
 import csv
+import threading
 from pathlib import Path
 
 import pytest
 
 from gpu.train import UsageError
 from gpu.train.loop import COLUMNS, METRICS
-from gpu.train.tensorboard import FOLDER, log_to, require_tensorboard
+from gpu.train.tensorboard import FOLDER, logged, require_tensorboard
 from tests.gpu.test_cli import command
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 
-def logged(place: Path) -> dict[str, list[tuple[int, float]]]:
+def found(place: Path) -> dict[str, list[tuple[int, float]]]:
     """By its own reader."""
     events = accumulator.EventAccumulator(str(place / FOLDER)).Reload()
     return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
@@ -26,7 +27,7 @@ def rows(place: Path) -> list[dict[str, float]]:
 
 
 def assert_all_is_logged(place: Path) -> None:
-    assert logged(place) == {
+    assert found(place) == {
         name: [(int(row["epoch"]), pytest.approx(row[name], rel=1e-6)) for row in rows(place)]
         for name in COLUMNS
         if name != "epoch"
@@ -55,18 +56,22 @@ def test_a_run_that_goes_on_has_neither_lost_nor_doubled_an_epoch(tmp_path: Path
         lines = [",".join(COLUMNS), *(f"{k},{1 / k},0.5,0.25,{k},0" for k in range(1, epochs + 1))]
         (tmp_path / METRICS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    threads = threading.active_count()
     write(3)
-    log = log_to(tmp_path)
-    log(rows(tmp_path)[-1])
-    write(4)
-    log(rows(tmp_path)[-1])
+    with logged(tmp_path) as log:
+        log(rows(tmp_path)[-1])
+        write(4)
+        log(rows(tmp_path)[-1])
+        assert_all_is_logged(tmp_path)
+    write(5)  # stopped and gone on with: epoch 4 was logged before, 5 is the first that the new log is told of
+    with logged(tmp_path) as log:
+        log(rows(tmp_path)[-1])
     assert_all_is_logged(tmp_path)
-    write(
-        3
-    )  # stopped; epoch 4 was logged and lost, and is made again; epoch 5 is the first that the new log is told of
-    write(5)
-    log_to(tmp_path)(rows(tmp_path)[-1])
+    write(6)  # stopped after the last epoch: there is none to be told of
+    with logged(tmp_path):
+        pass
     assert_all_is_logged(tmp_path)
+    assert threading.active_count() == threads
 
 
 def test_the_option_without_the_package_is_an_error_before_the_first_run(

@@ -486,12 +486,27 @@ def test_a_study_is_reopened_as_it_was_made_but_only_with_its_own_data(tmp_path)
         studies.create(study, data, tmp_path / "study")
     with pytest.raises(UsageError, match="nothing to resume"):
         studies.reopen(tmp_path)
+    studies.create(study, data, tmp_path / "ranks", ranks=2)
+    assert studies.reopen(tmp_path / "ranks", ranks=True)[0] == study
+    for place, ranks, words in (("ranks", False, r"gpu\.train\.parallel"), ("study", True, "python -m gpu train")):
+        with pytest.raises(UsageError, match=f"continue it as it was begun, with .*{words}"):
+            studies.reopen(tmp_path / place, ranks=ranks)
     whole = json.loads((tmp_path / "study" / "config.json").read_text())
     for damaged in ("{", json.dumps({**whole, "seeds": []}), json.dumps({**whole, "optimizers": []})):
         (tmp_path / "study" / "config.json").write_text(damaged)
         with pytest.raises(CheckpointError, match=r"config\.json"):
             studies.reopen(tmp_path / "study")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "study"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "ranks", "study"]
+
+
+def test_to_restore_a_run_writes_nothing(tmp_path):
+    """Several ranks do so at once."""
+    fit(SMALL, DATA, tmp_path)
+    (tmp_path / METRICS).unlink()
+    assert loop.Run(SMALL, DATA, tmp_path).restore()
+    assert not (tmp_path / METRICS).exists()
+    fit(SMALL, DATA, tmp_path)
+    assert (tmp_path / METRICS).exists()
 
 
 def test_a_study_appears_with_its_configuration_or_not_at_all(tmp_path, monkeypatch):
