@@ -87,7 +87,7 @@ def test_the_map_over_two_weights_of_the_last_layer_is_convex_and_has_no_lower_p
 
 
 def test_the_two_weights_are_two_whatever_the_seed() -> None:
-    for seed in (*range(20), 182, 214):
+    for seed in range(200):
         settings = replace(SETTINGS, seed=seed, batch_size=64)
         for layers in SLICES.values():
             part = Slice.drawn(DATA, layers, settings)
