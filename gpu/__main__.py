@@ -128,9 +128,10 @@ def train(
     """Train a network and write metrics, checkpoint and plot to a run folder."""
     with reported_errors():
         from gpu.train import Settings, Study
+        from gpu.train.errors import refuse_all_but
 
         if resume is not None:
-            _refuse_all_but(context, "resume", "data_dir", "tensorboard", "as_json")
+            refuse_all_but(context, "resume", "data_dir", "tensorboard", "as_json")
             _run(resume, None, data_dir, tensorboard, as_json)
             return
         settings = Settings(
@@ -294,6 +295,7 @@ def bench_optimizers(
         from gpu.bench import optimizers, tables
         from gpu.bench.to_loss import to_loss as measure_to_loss
         from gpu.train import UsageError
+        from gpu.train.checkpoint import write_text
 
         if check and to_loss is not None:
             raise UsageError("--check: looks at the ratios of steps, which --to-loss does not measure")
@@ -305,7 +307,7 @@ def bench_optimizers(
             )
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            write_text(out, json.dumps(figures, indent=1) + "\n")
         if as_json:
             print(json.dumps(figures, indent=1))
         else:
@@ -405,17 +407,6 @@ def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if summary["failed"]:
         raise typer.Exit(1)
-
-
-def _refuse_all_but(context: typer.Context, *allowed: str) -> None:
-    from gpu.train import UsageError
-
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(
-                f"--resume: continues with the settings of its folder; leave out --{name.replace('_', '-')}"
-            )
 
 
 def _widths(hidden: str) -> tuple[int, ...]:

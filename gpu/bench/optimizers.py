@@ -11,14 +11,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpu.bench.step import BASELINE, Training, training
 from gpu.bench.timing import against, clock, interleaved
 from gpu.optim.baselines import hessian_bytes, state_bytes
 from gpu.train.data import Dataset, load
 from gpu.train.errors import UsageError
-from gpu.train.models import TextLSTM, mlp, resnet18
+from gpu.train.models import build_model
 from gpu.train.provenance import provenance
 from gpu.train.settings import Settings
 
@@ -47,14 +47,13 @@ CHECKED = "mlp"
 
 @dataclass(frozen=True)
 class Network:
-    """`model` of (data, width); `gamma` suits the data; `steps` a round, unless somebody wants others.
+    """The paper's for these data; `gamma` suits them; `steps` a round, unless somebody wants others.
 
     ESGD multiplies with the Hessian in every 20th step, SOAP renews its bases in every 10th. In rounds of fewer steps
     the median leaves that out; `ratio_of_totals` does not.
     """
 
     data: Callable[[], Dataset]
-    model: Callable[[Dataset, int], nn.Module]
     gamma: float
     steps: int
 
@@ -68,9 +67,9 @@ def usps_sized() -> Dataset:
 
 
 NETWORKS = {
-    "mlp": Network(usps_sized, lambda data, _: mlp((data.features, 100, 100, 10), seed=0), 0.01, 20),
-    "resnet18": Network(lambda: load("digits-32"), lambda _, width: resnet18(10, seed=0, width=width), 0.01, 1),
-    "lstm": Network(lambda: load("words"), lambda data, _: TextLSTM(_vectors(data), 2, seed=0), 1.0, 5),
+    "mlp": Network(usps_sized, 0.01, 20),
+    "resnet18": Network(lambda: load("digits-32"), 0.01, 1),
+    "lstm": Network(lambda: load("words"), 1.0, 5),
 }
 
 
@@ -118,8 +117,8 @@ def compared(
     data, steps = kind.data(), steps or kind.steps
     trainings = {}
     for name in names:
-        own = replace(settings, gamma=kind.gamma, lr=LEARNING_RATES[name])
-        trainings[name] = training(kind.model(data, width), data, own, name)
+        own = replace(settings, gamma=kind.gamma, lr=LEARNING_RATES[name], width=width)
+        trainings[name] = training(build_model(data, own), data, own, name)
     tasks = {name: rounds(one, steps) for name, one in trainings.items()}
     seconds = interleaved(tasks, repeats, clock=clock(settings.threads))
     for name, one in trainings.items():
@@ -178,8 +177,3 @@ def rounds(one: Training, steps: int) -> Callable[[], Tensor]:
     """A task of that many steps, going on in the mini-batches where the round before has stopped."""
     batches = cycle(one.batches)
     return lambda: one.over(islice(batches, steps))
-
-
-def _vectors(data: Dataset) -> Tensor:
-    assert data.vectors is not None
-    return data.vectors

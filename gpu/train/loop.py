@@ -148,10 +148,10 @@ def epochs_of_batches(
                 epochs = iter([random_inverses(settings, X, y)])
             elif settings.resample:
                 caches = resampled(K, m, seed=seed, start_epoch=start_epoch, epochs=settings.epochs, **options)
-                epochs = ((_with_inverses(cache, X, y, kernel_input), cache) for cache in caches)
+                epochs = ((with_inverses(cache, X, y, kernel_input), cache) for cache in caches)
             else:
                 cache = KernelCache(K, mini_batches(n, m, seed=seed), **options)
-                epochs = iter([(_with_inverses(cache, X, y, kernel_input), cache)])
+                epochs = iter([(with_inverses(cache, X, y, kernel_input), cache)])
         else:
             seeds = ((seed, epoch) for epoch in count(start_epoch)) if settings.resample else iter([seed])
             epochs = (([(X[i], y[i], None) for i in mini_batches(n, m, seed=s)], None) for s in seeds)
@@ -160,7 +160,8 @@ def epochs_of_batches(
         raise UsageError(str(error)) from error
 
 
-def _with_inverses(cache: KernelCache, X: Tensor, y: Tensor, kernel_input: Tensor | None) -> list[Batch]:
+def with_inverses(cache: KernelCache, X: Tensor, y: Tensor, kernel_input: Tensor | None) -> list[Batch]:
+    """The cache's mini-batches of X, each with its inverse; `kernel_input` as in `epochs_of_batches`."""
     if kernel_input is None:
         return list(cache.batches(X, y))
     # The cache has looked at what the kernel sees; the optimizer looks at what the network is run on.
@@ -225,7 +226,7 @@ def fit(settings: Settings, data: Dataset, folder: Path, *, on_epoch: Callable[[
             seen = batches if run.claims is None else run.claims.watched(batches)
             loss = train_epoch(run.model, run.optimizer, seen).item()
             if not math.isfinite(loss):
-                raise FloatingPointError(_not_finite(settings, len(run.history) + 1, loss, cache))
+                raise FloatingPointError(not_finite(settings, len(run.history) + 1, loss, cache))
             if run.claims is not None and cache is not None:
                 run.claims.finish_epoch(cache, batches)
             run.record(loss, perf_counter() - started, 0.0 if cache is None else fetched - started, cache)
@@ -367,7 +368,8 @@ class Run:
         )
 
 
-def _not_finite(settings: Settings, epoch: int, loss: float, cache: KernelCache | None) -> str:
+def not_finite(settings: Settings, epoch: int, loss: float, cache: KernelCache | None) -> str:
+    """What to say of a loss that is not finite: with which settings, and what to do."""
     message = f"the loss of epoch {epoch} is {loss} with lr = {settings.lr}"
     if cache is None:
         return f"{message}; lower lr or scale the data"

@@ -29,7 +29,7 @@ from gpu.train import loop, report
 from gpu.train import study as studies
 from gpu.train.checkpoint import write_text
 from gpu.train.data import Dataset
-from gpu.train.errors import UsageError
+from gpu.train.errors import UsageError, refuse_all_but
 from gpu.train.settings import Settings
 from gpu.train.study import RESULT, Study
 
@@ -64,7 +64,7 @@ def fit(
         average([loss], instances)
         epoch = len(run.history) + 1
         if not math.isfinite(loss):
-            raise FloatingPointError(loop._not_finite(settings, epoch, loss.item(), cache))
+            raise FloatingPointError(loop.not_finite(settings, epoch, loss.item(), cache))
         require_equal(state_tensors(run.optimizer), f"the weights after epoch {epoch}")
         run.record(loss.item(), perf_counter() - started, cache_seconds, cache)
         if dist.get_rank() == 0:
@@ -94,7 +94,7 @@ def _share(run: loop.Run) -> tuple[list[loop.Batch], KernelCache]:
     try:
         own = rank_batches(len(K), settings.batch_size, seed=settings.seed, rank=rank, ranks=ranks)
         cache = KernelCache(K, own, **{name: getattr(settings, name) for name in loop.CACHE_OPTIONS})
-        return loop._with_inverses(cache, run.X, run.y, run.kernel_input), cache
+        return loop.with_inverses(cache, run.X, run.y, run.kernel_input), cache
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -117,7 +117,7 @@ def main(
     rank = os.environ.get("RANK", "0")
     try:
         if resume is not None:
-            _refuse_all_but(context, "resume", "data_dir", "timeout")
+            refuse_all_but(context, "resume", "data_dir", "timeout")
         folder = out or resume
         if folder is None:
             raise UsageError("--out, --resume: expected one of the two")
@@ -149,14 +149,6 @@ def main(
         _report(rank, f"{error}. Go on from the last finished epoch, on any number of ranks: --resume {folder}")
         raise typer.Exit(1) from None
     dist.destroy_process_group()
-
-
-def _refuse_all_but(context: typer.Context, *allowed: str) -> None:
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            option = name.replace("_", "-")
-            raise UsageError(f"--resume: continues with the options of its folder; leave out --{option}")
 
 
 def _start(device: str, timeout: float) -> None:

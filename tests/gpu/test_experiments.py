@@ -274,6 +274,7 @@ def test_ctrl_c_ends_the_study_and_its_processes_and_says_how_to_go_on(tmp_path:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_folder_is_for_one_process_one_protocol_and_one_data_set(tmp_path: Path) -> None:
     out = tmp_path / "out"
     lines = "".join(f"{k % 2} 1:{k % 2} 2:{k}\n" for k in range(40))

@@ -34,6 +34,7 @@ def assert_all_is_logged(place: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("train",), ("reproduce", "layers", "--quick", "--repeats", "1")])
 def test_every_epoch_of_every_run_is_logged_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     out = tmp_path / "out"
