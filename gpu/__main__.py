@@ -327,20 +327,25 @@ def bench_cache(
     m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
     gamma: Gamma = 0.01,
     repeats: Annotated[int, Option(min=1, help="Rounds.")] = 15,
+    threads: Annotated[list[int], Option(min=1, help="On the processor; may be given several times.")] = [1, 2],  # noqa: B006
     device: Annotated[str, Option(help="cpu, or cuda: the fused kernel, CuPy's libraries and torch.linalg.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Building all inverses in float64 on one thread, over its parts timed alone; and a loop in SciPy over it."""
+    """Building all inverses in float64, over its parts timed alone; and a loop in SciPy over it."""
     with reported_errors():
         from gpu.train import UsageError
 
         if device not in ("cpu", "cuda"):
             raise UsageError(f"device: expected cpu or cuda, got {device!r}")
         if device == "cuda":
-            from gpu.bench.gpu_cache import gpu_cache as measure
+            from gpu.bench.gpu_cache import gpu_cache
+
+            figures = gpu_cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats)
         else:
-            from gpu.bench.cache import cache as measure
-        _print_bench(measure(n=n, d=d, m=m, gamma=gamma, repeats=repeats), as_json)
+            from gpu.bench.cache import cache
+
+            figures = cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats, threads=threads)
+        _print_bench(figures, as_json)
 
 
 @bench.command("scale")
@@ -423,10 +428,19 @@ def _print_bench(figures: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(figures, indent=1))
         return
     table = Table("figure", "value", show_header=False)
-    for name, value in figures.items():
-        for key, part in value.items() if isinstance(value, dict) else [("", value)]:
-            table.add_row(f"{name} {key}".strip(), f"{part:.4g}" if isinstance(part, float) else str(part))
+    for name, value in _rows(figures):
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     _console().print(table)
+
+
+def _rows(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested figures, a row each, named by the way to them."""
+    for key, value in figures.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, dict):
+            yield from _rows(value, name)
+        else:
+            yield name, value
 
 
 def _console() -> Console:

@@ -1,10 +1,10 @@
 """The operations of the backend contract on torch tensors: batched, on any device, in float64 and float32.
 
 Every public operation is a row of checks (types, then shapes, then values) in front of an unchecked core. The optimizer
-and the kernel cache call the cores `gram_core`, `invert_members` and `step_block_`: one code for training and for the
-checked operation. Results never share memory with inputs, inputs are never written to, and everything but the in-place
-step can be differentiated. float32 is computed as float32 even where the caller has allowed TF32, bfloat16 or autocast,
-the polynomial kernel in float64.
+and the kernel cache call the cores `gram_core` or its halves, `invert_members` and `step_block_`: one code for training
+and for the checked operation. Results never share memory with inputs, inputs are never written to, and everything but
+what works in place can be differentiated. float32 is computed as float32 even where the caller has allowed TF32,
+bfloat16 or autocast, the polynomial kernel in float64.
 
 This file knows nothing of optimizers, caches or the reference; it imports NumPy and torch alone.
 """
@@ -52,16 +52,11 @@ def gram(X: Tensor, kernel: str = "rbf", *, gamma: float = 1.0, degree: int = 3,
     return gram_core(X, kernel, gamma=gamma, degree=degree, coef0=coef0)
 
 
-def gram_core(
-    X: Tensor, kernel: str, *, gamma: float, degree: int, coef0: float, workspace: Tensor | None = None
-) -> Tensor:
-    """`gram` after its checks. `workspace`, for as many numbers as X: a faster way that cannot be differentiated.
-
-    On a processor the caller then sees to the threads of NumPy's BLAS, which torch.set_num_threads does not reach.
-    """
+def gram_core(X: Tensor, kernel: str, *, gamma: float, degree: int, coef0: float) -> Tensor:
+    """`gram` after its checks."""
     with _full_precision_of(X):
         if kernel == "rbf":
-            return _rbf(X, gamma, workspace)
+            return _rbf(X, gamma)
         values = X @ X.mT if kernel == "linear" else (_scaled_products(X, gamma) + coef0) ** float(degree)
         return _finite_result(f"the {kernel} Gram matrix", _symmetric(values.to(X.dtype)))
 
@@ -86,33 +81,49 @@ def _times_power_of_two(A: Tensor, exponent: Tensor) -> Tensor:
     return (A * half.double().exp2()).mul_((exponent - half).double().exp2())
 
 
-def _rbf(X: Tensor, gamma: float, workspace: Tensor | None) -> Tensor:
-    mean = X.mean(-2, keepdim=True)
-    centred = torch.sub(X, mean, out=None if workspace is None else workspace[: X.numel()].view(X.shape))
-    # The mean's own rounding moves the data off centre, by some δ ≤ 8·eps·‖mean‖: where γδ² is not tiny, centre again.
-    off_centre = 8 * torch.finfo(X.dtype).eps * math.sqrt(gamma) * mean.detach().abs().sum(-1, keepdim=True)
-    if not (off_centre < 0.1).all():
-        centred = torch.where(off_centre < 0.1, centred, centred - centred.mean(-2, keepdim=True))
-    products = _symmetric(centred @ centred.mT) if workspace is None else half_products(centred)
-    squares = products.diagonal(dim1=-2, dim2=-1)
-    overflowing = ~(squares.detach().amax(-1) <= torch.finfo(X.dtype).max / 8)
-    exponent = torch.add(squares.unsqueeze(-1) + squares.unsqueeze(-2), products, alpha=-2).clamp_(min=0).mul_(-gamma)
-    exponent.diagonal(dim1=-2, dim2=-1).zero_()
-    values = exponent.exp_()
+def _rbf(X: Tensor, gamma: float) -> Tensor:
+    centred = _centred(X, gamma)
+    values, overflowing = rbf_of_products(_symmetric(centred @ centred.mT), gamma)
     if overflowing.any():
         values = values.clone()  # autograd keeps the result of exp
         values[overflowing] = _rbf_from_differences(X[overflowing], math.sqrt(gamma))
     return values
 
 
-def half_products(X: Tensor) -> Tensor:
-    """X·Xᵀ of every member; on a processor by NumPy, which hands it to BLAS's syrk: one triangle, in two thirds of the
-    time that torch takes for both."""
+def centred_products_(X: Tensor, gamma: float, out: Tensor) -> None:
+    """⟨x_i − x̄, x_j − x̄⟩ of every member of X, which is overwritten, into `out`: (..., m, d) → (..., m, m).
+
+    On a processor NumPy hands it to BLAS's syrk, which may take two thirds of the time of torch's product. The caller
+    then sees to the threads of NumPy's BLAS, which torch.set_num_threads does not reach. Not for autograd.
+    """
+    centred = _centred(X, gamma, out=X)
     if X.device.type != "cpu":
-        return _symmetric(X @ X.mT)
-    rows = X.numpy()
+        out.copy_(_symmetric(centred @ centred.mT))
+        return
+    rows = centred.numpy()
     with np.errstate(over="ignore", invalid="ignore"):
-        return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
+        np.matmul(rows, rows.swapaxes(-1, -2), out=out.numpy())
+
+
+def _centred(X: Tensor, gamma: float, out: Tensor | None = None) -> Tensor:
+    mean = X.mean(-2, keepdim=True)
+    centred = torch.sub(X, mean, out=out)
+    # The mean's own rounding moves the data off centre, by some δ ≤ 8·eps·‖mean‖: where γδ² is not tiny, centre again.
+    scale = 8 * torch.finfo(X.dtype).eps * math.sqrt(gamma)
+    if not scale * torch.linalg.vector_norm(mean.detach(), 1).item() < 0.1:  # cheap, and settles nearly all calls
+        off_centre = scale * mean.detach().abs().sum(-1, keepdim=True)
+        centred = torch.where(off_centre < 0.1, centred, centred - centred.mean(-2, keepdim=True))
+    return centred
+
+
+def rbf_of_products(products: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """exp(−γ(p_ii + p_jj − 2·p_ij)) of products p_ij = ⟨x_i, x_j⟩, symmetric bit for bit, and of which members the
+    products, or what is added of them, may have overflowed: theirs are wrong. (..., m, m) → (..., m, m), (...) bool."""
+    squares = products.diagonal(dim1=-2, dim2=-1)
+    overflowing = ~(squares.detach().amax(-1) <= torch.finfo(products.dtype).max / 8)
+    exponent = (squares.unsqueeze(-1) + squares.unsqueeze(-2)).add_(products, alpha=-2).clamp_(min=0).mul_(-gamma)
+    exponent.diagonal(dim1=-2, dim2=-1).zero_()
+    return exponent.exp_(), overflowing
 
 
 def _rbf_from_differences(X: Tensor, root: float) -> Tensor:

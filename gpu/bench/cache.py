@@ -1,6 +1,8 @@
 """Building the kernel cache, against its own parts timed alone and against a loop in scikit-learn and SciPy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -9,35 +11,39 @@ import numpy as np
 import torch
 from scipy.linalg import lapack
 from sklearn.metrics.pairwise import rbf_kernel  # type: ignore[import-untyped]
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 
-from gpu import torch_ops
-from gpu.bench.timing import Seconds, interleaved, paired_ratios
+from gpu.bench.timing import Seconds, clock, interleaved, paired_ratios
 from gpu.optim import KernelCache, mini_batches
+from gpu.optim.digests import content_digest
+from gpu.optim.inverses import Plan
 from gpu.train.errors import UsageError
 from gpu.train.provenance import provenance
 
 PARTS = ("matrix product", "exponential", "cholesky", "inverse")
-BEST_PARTS = ("half product", *PARTS[1:])
+INPUTS = ("gathering", "digests")
+BUDGET = 2**30
 
 
-def cache(*, n: int, d: int, m: int, gamma: float, repeats: int) -> dict[str, Any]:
-    """Seconds for the float64 inverses of n uniform instances of d features in mini-batches of m, on one thread.
+@dataclass(frozen=True)
+class Routine:
+    """One way to do a part: `call` for every one of `items`."""
 
-    `ratio_to_parts`: the build over the sum of torch's matrix products, exponentials, Cholesky factors and inverses,
-    each timed alone in batched calls of the build's own size; `ratio_to_best_parts`: the same with the product that the
-    build uses, which computes one triangle. `speedup_over_loop`: a loop of scikit-learn's `rbf_kernel` with LAPACK's
-    potrf and potri, over the build. Medians over interleaved rounds. Raises UsageError where there are no
-    such inverses.
-    """
-    torch.set_num_threads(1)
+    part: str
+    name: str
+    call: Callable[[Any], object]
+    items: Sequence[Any]
+
+
+def cache(*, n: int, d: int, m: int, gamma: float, repeats: int, threads: Sequence[int]) -> dict[str, Any]:
+    """Seconds for the float64 inverses of n uniform instances of d features in mini-batches of m, see `compared`, on
+    every number of threads. Raises UsageError where there are no such inverses."""
     m = min(m, n)
     X = torch.rand(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batches = mini_batches(n, m, seed=0)
-    done: list[int] = []
     try:
-        singular = KernelCache(X, batches, gamma=gamma, progress=done.append).singular
+        singular = KernelCache(X, batches, gamma=gamma, memory_budget=BUDGET).singular
     except ValueError as error:
         raise UsageError(str(error)) from error
     if singular:
@@ -45,58 +51,109 @@ def cache(*, n: int, d: int, m: int, gamma: float, repeats: int) -> dict[str, An
             f"gamma: {gamma:g} makes {singular} of the kernel matrices of {d} features singular, and the slow path is "
             "not what is measured here; raise gamma or d"
         )
-    with threadpool_limits(1):
-        seconds = interleaved(
-            {
-                "build": lambda: KernelCache(X, batches, gamma=gamma),
-                "loop": partial(_loop, X.numpy(), [batch.numpy() for batch in batches], gamma),
-                **_parts(X, m, done[0], gamma),
-            },
-            repeats,
-        )
-    ratios = {
-        "ratio_to_parts": paired_ratios(seconds["build"], _sums(seconds, PARTS)),
-        "ratio_to_best_parts": paired_ratios(seconds["build"], _sums(seconds, BEST_PARTS)),
-        "speedup_over_loop": paired_ratios(seconds["loop"], seconds["build"]),
-    }
     return {
-        **{name: ratio for name, (ratio, _) in ratios.items()},
-        "spread": {name: spread for name, (_, spread) in ratios.items()},
-        "seconds": {name: median(times) for name, times in seconds.items()},
+        "threads": {number: compared(X, batches, gamma, repeats, number) for number in dict.fromkeys(threads)},
         "n": n,
         "d": d,
         "m": m,
         "gamma": gamma,
-        "mini_batches_per_call": done[0],
         "repeats": repeats,
-        "threads": torch.get_num_threads(),
         **provenance(),
     }
 
 
-def _sums(seconds: Seconds, parts: Sequence[str]) -> list[float]:
-    """What the parts take together, round by round."""
-    return [sum(times) for times in zip(*(seconds[name] for name in parts), strict=True)]
+def compared(X: Tensor, batches: Sequence[Tensor], gamma: float, repeats: int, threads: int) -> dict[str, Any]:
+    """The build on so many threads over its parts, each timed alone in every way there is, medians over rounds.
+
+    The parts are the matrix products, exponentials, Cholesky factors and inverses of all mini-batches, by torch and by
+    NumPy where both have them, in calls of the build's own size; with more than one thread either in every call or in
+    as many calls at once. `best` says which way took least; `ratio_to_parts` is the build over the sum of these, and
+    `ratio_with_inputs` over that and the gathering of instances and their digests. `speedup_over_loop`, on one thread:
+    a loop of scikit-learn's `rbf_kernel` with LAPACK's potrf and potri, over the build.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    plan = Plan.within(BUDGET, X.shape[0] * len(batches[0]) * 8, X, len(batches[0]), len(batches))
+    routines = _routines(X, batches, plan, gamma)
+    pools = ThreadpoolController()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            ways = {"build": _on(threads, pools, partial(KernelCache, X, batches, gamma=gamma, memory_budget=BUDGET))}
+            if threads == 1:
+                ways["loop"] = _on(1, pools, partial(_loop, X.numpy(), [batch.numpy() for batch in batches], gamma))
+            for r in routines:
+                ways[f"{r.part}, {r.name}"] = _on(threads, pools, partial(_each, map, r.call, r.items))
+                if threads > 1:
+                    at_once = partial(_each, pool.map, r.call, r.items)
+                    ways[f"{r.part}, {r.name}, {threads} calls at once"] = _on(1, pools, at_once)
+            seconds = interleaved(ways, repeats, clock=clock(threads))
+    finally:
+        torch.set_num_threads(before)
+    return _figures(seconds) | {"gathered_at_once": plan.gathered, "factored_at_once": plan.factored}
 
 
-def _parts(X: Tensor, m: int, chunk: int, gamma: float) -> dict[str, Any]:
-    """The build's parts, in calls of the build's size: the products over all of X, the rest on one chunk."""
-    chunks = torch.split(X[: len(X) // m * m].view(-1, m, X.shape[1]), chunk)
-    H = torch.exp(-gamma * torch.cdist(chunks[0], chunks[0]).square())
-    exponent, factor = H.log(), torch.linalg.cholesky(H)
-    work: dict[str, Callable[[Tensor], Tensor]] = {
-        "matrix product": lambda x: x @ x.mT,
-        "half product": torch_ops.half_products,
-        "exponential": lambda x: exponent[: len(x)].exp(),
-        "cholesky": lambda x: torch.linalg.cholesky(H[: len(x)]),
-        "inverse": lambda x: torch.cholesky_inverse(factor[: len(x)]),
+def _figures(seconds: Seconds) -> dict[str, Any]:
+    medians = {way: median(times) for way, times in seconds.items()}
+    best = {
+        part: min((way for way in medians if way.startswith(part)), key=medians.__getitem__)
+        for part in (*PARTS, *INPUTS)
     }
-    return {name: partial(_each, operation, chunks) for name, operation in work.items()}
+    ratios = {
+        "ratio_to_parts": paired_ratios(seconds["build"], _sums(seconds, [best[part] for part in PARTS])),
+        "ratio_with_inputs": paired_ratios(seconds["build"], _sums(seconds, best.values())),
+    }
+    if "loop" in seconds:
+        ratios["speedup_over_loop"] = paired_ratios(seconds["loop"], seconds["build"])
+    return {
+        **{name: ratio for name, (ratio, _) in ratios.items()},
+        "spread": {name: spread for name, (_, spread) in ratios.items()},
+        "seconds": medians,
+        "best": best,
+    }
 
 
-def _each(operation: Callable[[Tensor], Tensor], chunks: Sequence[Tensor]) -> None:
-    for x in chunks:
-        operation(x)
+def _sums(seconds: Mapping[str, list[float]], ways: Iterable[str]) -> list[float]:
+    """What they take together, round by round."""
+    return [sum(times) for times in zip(*(seconds[way] for way in ways), strict=True)]
+
+
+def _routines(X: Tensor, batches: Sequence[Tensor], plan: Plan, gamma: float) -> list[Routine]:
+    """The build's parts: what works on instances goes over all of them, the rest over one call's matrices."""
+    m = len(batches[0])
+    whole = X[: len(X) // m * m].view(-1, m, X.shape[1])
+    groups = torch.split(whole, plan.gathered)
+    H = torch.exp(-gamma * torch.cdist(whole[: plan.factored], whole[: plan.factored]).square())
+    exponent, factor = H.log(), torch.linalg.cholesky(H)
+    calls = [min(plan.factored, len(whole) - start) for start in range(0, len(whole), plan.factored)]
+
+    def of(matrices: Tensor) -> list[Tensor]:
+        return [matrices[:c] for c in calls]
+
+    return [
+        Routine("matrix product", "torch", lambda x: x @ x.mT, groups),
+        Routine("matrix product", "numpy", lambda x: x @ x.swapaxes(-1, -2), [x.numpy() for x in groups]),
+        Routine("exponential", "torch", torch.exp, of(exponent)),
+        Routine("exponential", "numpy", np.exp, [x.numpy() for x in of(exponent)]),
+        Routine("cholesky", "torch", torch.linalg.cholesky_ex, of(H)),
+        Routine("cholesky", "numpy", np.linalg.cholesky, [x.numpy() for x in of(H)]),
+        Routine("inverse", "torch", torch.cholesky_inverse, of(factor)),
+        Routine("gathering", "torch", partial(torch.index_select, X, 0), batches),
+        Routine("digests", "xxhash", content_digest, list(whole)),
+    ]
+
+
+def _each(run: Callable[..., Iterable[object]], call: Callable[[Any], object], items: Sequence[Any]) -> None:
+    for _ in run(call, items):
+        pass
+
+
+def _on(threads: int, pools: ThreadpoolController, work: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        torch.set_num_threads(threads)
+        with pools.limit(limits=threads):
+            work()
+
+    return run
 
 
 def _loop(X: np.ndarray[Any, np.dtype[np.float64]], batches: list[Any], gamma: float) -> list[Any]:

@@ -25,7 +25,8 @@ import xxhash
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gpu.optim.cache import CachedInverse, content_digest, kernel_inverse, mini_batches
+from gpu.optim.cache import CachedInverse, kernel_inverse, mini_batches
+from gpu.optim.digests import content_digest
 from gpu.optim.groups import with_gradient
 from gpu.optim.kernel_sgd import KernelSGD
 

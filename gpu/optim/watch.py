@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gpu.optim.cache import identify
+from gpu.optim.digests import identify
 
 
 @dataclass(frozen=True)

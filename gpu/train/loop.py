@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from gpu.optim import CachedInverse, KernelCache, KernelSGD, kernel_groups, mini_batches, resampled
 from gpu.optim.baselines import BASELINES, TAKES_LOSS, Options, hessian_bytes
-from gpu.optim.cache import content_digest
+from gpu.optim.digests import content_digest
 from gpu.train import checkpoint
 from gpu.train.claims import CLAIMS, ClaimsRecord
 from gpu.train.data import Dataset

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from gpu.__main__ import app
-from gpu.bench.cache import BEST_PARTS, PARTS
+from gpu.bench.cache import INPUTS, PARTS
 from gpu.experiments.paper import first_order
 from gpu.train import UsageError
 from gpu.train.data import names
@@ -255,9 +255,16 @@ def test_the_cache_bench_compares_the_build_with_its_parts_and_with_a_loop():
     code, output = command("bench", "cache", "--n", "70", "--d", "5", "--m", "16", "--repeats", "2", "--json")
     figures = json.loads(output)
     assert code == 0
-    assert set(figures["seconds"]) == {"build", "loop", *PARTS, *BEST_PARTS}
-    assert min(figures[name] for name in ("ratio_to_parts", "ratio_to_best_parts", "speedup_over_loop")) > 0
-    assert (figures["n"], figures["d"], figures["m"], figures["threads"]) == (70, 5, 16, 1)
+    assert (figures["n"], figures["d"], figures["m"], list(figures["threads"])) == (70, 5, 16, ["1", "2"])
+    one, two = figures["threads"].values()
+    for found in (one, two):
+        assert set(found["best"]) == {*PARTS, *INPUTS}
+        for part, way in found["best"].items():
+            assert found["seconds"][way] == min(s for name, s in found["seconds"].items() if name.startswith(part))
+        assert found["ratio_to_parts"] > found["ratio_with_inputs"] > 0
+    assert one["speedup_over_loop"] > 0
+    assert {way.removesuffix(", 2 calls at once") for way in two["seconds"]} == set(one["seconds"]) - {"loop"}
+    assert len(two["seconds"]) == 2 * len(one["seconds"]) - 3
 
 
 def test_the_cache_bench_of_a_gpu_says_in_one_line_that_there_is_none(monkeypatch):

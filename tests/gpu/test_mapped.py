@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gpu.optim import KernelCache, mini_batches, resampled
+from tests.gpu.caches import smallest_budget
 from tests.gpu.networks import random
-from tests.gpu.test_cache import smallest_budget
 
 ROOT = Path(__file__).parents[2]
 
