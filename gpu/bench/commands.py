@@ -17,7 +17,6 @@ from gpu.command_line import (
     Gamma,
     Hidden,
     Json,
-    Optimizers,
     Scaling,
     Threads,
     output,
@@ -28,6 +27,7 @@ from gpu.command_line import (
 bench = typer.Typer(help="Measure this implementation on this machine.", no_args_is_help=True)
 
 NETWORKS = ("mlp", "resnet18", "lstm")
+MEASURED = (*OPTIMIZERS, "shampoo", "ikfac")
 
 
 @bench.command("step")
@@ -54,7 +54,9 @@ def bench_step(
 @bench.command("optimizers")
 def bench_optimizers(
     network: Annotated[list[str], Option(help=f"{', '.join(NETWORKS)}; may be given several times.")] = list(NETWORKS),  # noqa: B006
-    optimizer: Optimizers = list(OPTIMIZERS),  # noqa: B006
+    optimizer: Annotated[
+        list[str], Option(help=f"{', '.join(MEASURED)}; may be given several times. The last two need the extra bench.")
+    ] = list(MEASURED),  # noqa: B006
     repeats: Annotated[int, Option(min=1, help="Rounds, each with some steps of each.")] = 15,
     steps: Annotated[int | None, Option(min=1, help="A round  [default: mlp 20, resnet18 1, lstm 5]")] = None,
     width: Annotated[int, Option(min=1, help="Channels of ResNet-18's first stage; at 64, a step takes seconds.")] = 64,
@@ -90,6 +92,8 @@ def bench_optimizers(
         else:
             for table in tables.tables(figures):
                 output().print(table)
+            for line in tables.not_measured(figures):
+                output().print(f"not measured: {line}", highlight=False, markup=False, soft_wrap=True)
         missed = optimizers.missed(figures.get("networks", {})) if check else []
         for line in missed:
             Console(stderr=True).print(f"missed: {line}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -6,6 +6,15 @@ from typing import Any
 from rich.table import Table
 
 
+def not_measured(figures: dict[str, Any]) -> Iterator[str]:
+    """A line each of what is in none of the tables, or not in all, and why."""
+    for name, reason in figures["not_measured"].items():
+        yield f"{name}: {reason}"
+    for network, found in figures.get("networks", {}).items():
+        for name, reason in found["not_measured"].items():
+            yield f"{name}, {network}: {reason}"
+
+
 def tables(figures: dict[str, Any]) -> Iterator[Table]:
     """One a network, one line an optimizer; or the one of `to_loss`."""
     if "networks" not in figures:
