@@ -149,6 +149,9 @@ def reproduce(
     hidden: Hidden = "100,100",
     width: Annotated[int | None, Option(help="Channels of ResNet-18's first stage  [default: 64; quick: 4]")] = None,
     units: Units = 100,
+    optimizer: Annotated[
+        list[str] | None, Option(help="Of table2, figure2 and figure3, several times: these alone  [default: all nine]")
+    ] = None,
     quick: Annotated[bool, Option("--quick", help="A small grid, few epochs, two repeats.")] = False,
     epochs: Annotated[int | None, Option(min=1, help="At most, a run  [default: 500; quick: 10, 2 or 4]")] = None,
     repeats: Annotated[int | None, Option(min=1, help="Of the chosen setting  [default: 5; quick: 2]")] = None,
@@ -185,7 +188,15 @@ def reproduce(
         progress = Console(stderr=True)
         try:
             page = experiments.reproduce(
-                target, source, settings, protocol, folder, progress, processes=processes, tensorboard=tensorboard
+                target,
+                source,
+                settings,
+                protocol,
+                folder,
+                progress,
+                optimizers=optimizer,
+                processes=processes,
+                tensorboard=tensorboard,
             )
         except KeyboardInterrupt:
             progress.print("stopped; the same command goes on from here", markup=False)

@@ -1,13 +1,14 @@
 """python -m gpu bench: measure this implementation on this machine. What is slow to import is imported where needed."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer import Option
+from typer import Argument, Option
 
 from gpu.command_line import (
     OPTIMIZERS,
@@ -28,6 +29,8 @@ bench = typer.Typer(help="Measure this implementation on this machine.", no_args
 
 NETWORKS = ("mlp", "resnet18", "lstm")
 MEASURED = (*OPTIMIZERS, "shampoo", "ikfac")
+
+Out = Annotated[Path | None, Option(help="A file for the figures as JSON.")]
 
 
 @bench.command("step")
@@ -66,7 +69,7 @@ def bench_optimizers(
         float | None, Option(help="Measure instead the time to this training loss of an epoch on digits.")
     ] = None,
     check: Annotated[bool, Option("--check", help="Exit code 1 where a limit on the mlp's ratios is missed.")] = False,
-    out: Annotated[Path | None, Option(help="A file for the figures as JSON.")] = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """A training step of every optimizer over one of SGD's, interleaved, and bytes of state, on three networks."""
@@ -74,7 +77,6 @@ def bench_optimizers(
         from gpu.bench import optimizers, tables
         from gpu.bench.to_loss import to_loss as measure_to_loss
         from gpu.train import UsageError
-        from gpu.train.checkpoint import write_text
 
         if check and to_loss is not None:
             raise UsageError("--check: looks at the ratios of steps, which --to-loss does not measure")
@@ -84,14 +86,8 @@ def bench_optimizers(
             figures = optimizers.optimizers(
                 network, optimizer, repeats=repeats, steps=steps, width=width, batch_size=batch_size, threads=threads
             )
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(out, json.dumps(figures, indent=1) + "\n")
-        if as_json:
-            print(json.dumps(figures, indent=1))
-        else:
-            for table in tables.tables(figures):
-                output().print(table)
+        _show(figures, tables.tables(figures), out, as_json)
+        if not as_json:
             for line in tables.not_measured(figures):
                 output().print(f"not measured: {line}", highlight=False, markup=False, soft_wrap=True)
         missed = optimizers.missed(figures.get("networks", {})) if check else []
@@ -99,6 +95,21 @@ def bench_optimizers(
             Console(stderr=True).print(f"missed: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
         if missed:
             raise typer.Exit(1)
+
+
+@bench.command("to-accuracy")
+def bench_to_accuracy(
+    folders: Annotated[list[Path], Argument(help="Folders of finished studies: reproduce table2, one a data set.")],
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Seconds until a given validation accuracy, 99 % of SGD's best, of every optimizer over Kernel SGD."""
+    with reported_errors():
+        from gpu.bench import tables
+        from gpu.bench.to_accuracy import to_accuracy
+
+        figures = to_accuracy(folders)
+        _show(figures, tables.to_accuracy(figures), out, as_json)
 
 
 @bench.command("cache")
@@ -149,6 +160,21 @@ def bench_scale(
         if picture is not None:
             plot(figures, picture)
         _print_bench(figures, as_json)
+
+
+def _show(figures: dict[str, Any], tables: Iterable[Table], out: Path | None, as_json: bool) -> None:
+    """The figures as JSON, also in the file `out`, or as tables."""
+    from gpu.train.checkpoint import write_text
+
+    text = json.dumps(figures, indent=1, allow_nan=False)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text + "\n")
+    if as_json:
+        print(text)
+        return
+    for table in tables:
+        output().print(table)
 
 
 def _print_bench(figures: dict[str, Any], as_json: bool) -> None:
