@@ -2,16 +2,32 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer import Argument, Option
+
+from gpu.bench.commands import bench
+from gpu.command_line import (
+    BatchSize,
+    Data,
+    DataDir,
+    Gamma,
+    Hidden,
+    Json,
+    Network,
+    Optimizers,
+    Scaling,
+    TensorBoard,
+    Threads,
+    Units,
+    output,
+    reported_errors,
+    widths,
+)
 
 if TYPE_CHECKING:
     from gpu.train import Study
@@ -22,67 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure this implementation on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
-
-INTERRUPTED = 130
-# gpu.train.settings knows them, too, but needs torch.
-OPTIMIZERS = (
-    "kernel-sgd",
-    "sgd",
-    "sgd-momentum",
-    "l-bfgs",
-    "esgd",
-    "esgd-li",
-    "adahessian",
-    "adamw",
-    "muon",
-    "soap",
-)
-NETWORKS = ("mlp", "resnet18", "lstm")
-
-Data = Annotated[
-    str,
-    Option(
-        help="digits, digits-32, words (bundled); cifar10, s-cov, cov-tw, imdb; "
-        "or the name of LIBSVM files NAME and NAME.t, also .bz2 or .gz: mnist, usps, …"
-    ),
-]
-DataDir = Annotated[Path | None, Option(help="The folder of their files; the README says what to put there.")]
-Scaling = Annotated[str, Option(help="none, unit [0, 1], symmetric [-1, 1] or standard, by the training data.")]
-Optimizers = Annotated[list[str], Option(help=f"{', '.join(OPTIMIZERS)}; may be given several times.")]
-Network = Annotated[str, Option(help="mlp, resnet18, lstm; auto: the paper's for features, images (32 × 32), texts.")]
-Hidden = Annotated[str, Option(help="Widths of the perceptron's hidden layers; an empty string for none.")]
-Units = Annotated[int, Option(help="Of the LSTM.")]
-BatchSize = Annotated[int, Option(help="Instances a mini-batch.")]
-Gamma = Annotated[float, Option(help="Kernel parameter; the paper's grid is 0.1, 0.01, 0.001, 0.0001.")]
-Threads = Annotated[int, Option(help="Processor threads for torch.")]
-TensorBoard = Annotated[bool, Option("--tensorboard", help="Log every run for TensorBoard too, in its folder.")]
-Json = Annotated[bool, Option("--json", help="Print JSON, nothing else, on standard output.")]
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """What the user can put right as one line; anything else as a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        from gpu.train.errors import UsageError
-
-        if not isinstance(error, (UsageError, OSError, OverflowError)) and not _is_out_of_memory(error):
-            raise
-        Console(stderr=True).print(
-            f"error: {str(error) or type(error).__name__}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch's allocators raise a RuntimeError, which only its words tell from others."""
-    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def train(
@@ -138,7 +94,7 @@ def train(
             optimizer=optimizer[0],
             seed=first_seed,
             network=network,
-            hidden=_widths(hidden),
+            hidden=widths(hidden),
             width=width,
             units=units,
             lr=lr,
@@ -193,6 +149,9 @@ def reproduce(
     hidden: Hidden = "100,100",
     width: Annotated[int | None, Option(help="Channels of ResNet-18's first stage  [default: 64; quick: 4]")] = None,
     units: Units = 100,
+    optimizer: Annotated[
+        list[str] | None, Option(help="Of table2, figure2 and figure3, several times: these alone  [default: all nine]")
+    ] = None,
     quick: Annotated[bool, Option("--quick", help="A small grid, few epochs, two repeats.")] = False,
     epochs: Annotated[int | None, Option(min=1, help="At most, a run  [default: 500; quick: 10, 2 or 4]")] = None,
     repeats: Annotated[int | None, Option(min=1, help="Of the chosen setting  [default: 5; quick: 2]")] = None,
@@ -224,17 +183,25 @@ def reproduce(
         protocol = replace(protocol, epochs=epochs or protocol.epochs, repeats=repeats or protocol.repeats)
         source = Source(data, None if data_dir is None else str(data_dir.absolute()), scaling)
         width = width if width is not None else 4 if quick else 64
-        settings = Settings(network=network, hidden=_widths(hidden), width=width, units=units)
+        settings = Settings(network=network, hidden=widths(hidden), width=width, units=units)
         folder = out or experiments.folder_of(target, data, quick=quick)
         progress = Console(stderr=True)
         try:
             page = experiments.reproduce(
-                target, source, settings, protocol, folder, progress, processes=processes, tensorboard=tensorboard
+                target,
+                source,
+                settings,
+                protocol,
+                folder,
+                progress,
+                optimizers=optimizer,
+                processes=processes,
+                tensorboard=tensorboard,
             )
         except KeyboardInterrupt:
             progress.print("stopped; the same command goes on from here", markup=False)
             raise
-        console = _console()
+        console = output()
         console.print(terminal_table(page))
         for line in (*page.notes, *(f"written: {path}" for path in write(page, folder, target))):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -251,128 +218,6 @@ def fetch_data(
 
         for path in fetch(name, data_dir):
             print(path)
-
-
-@bench.command("step")
-def bench_step(
-    data: Data = "digits",
-    data_dir: DataDir = None,
-    scaling: Scaling = "unit",
-    hidden: Hidden = "100,100",
-    batch_size: BatchSize = 64,
-    gamma: Gamma = 0.01,
-    repeats: Annotated[int, Option(min=1, help="Rounds, each with one epoch of each.")] = 15,
-    threads: Threads = 1,
-    as_json: Json = False,
-) -> None:
-    """One epoch of KernelSGD and of SGD with momentum, interleaved, over one of torch.optim.SGD."""
-    with reported_errors():
-        from gpu.bench.step import step
-        from gpu.train import Settings, load
-
-        settings = Settings(hidden=_widths(hidden), batch_size=batch_size, gamma=gamma, threads=threads)
-        _print_bench(step(load(data, data_dir, scaling=scaling), settings, repeats=repeats), as_json)
-
-
-@bench.command("optimizers")
-def bench_optimizers(
-    network: Annotated[list[str], Option(help=f"{', '.join(NETWORKS)}; may be given several times.")] = list(NETWORKS),  # noqa: B006
-    optimizer: Optimizers = list(OPTIMIZERS),  # noqa: B006
-    repeats: Annotated[int, Option(min=1, help="Rounds, each with some steps of each.")] = 15,
-    steps: Annotated[int | None, Option(min=1, help="A round  [default: mlp 20, resnet18 1, lstm 5]")] = None,
-    width: Annotated[int, Option(min=1, help="Channels of ResNet-18's first stage; at 64, a step takes seconds.")] = 64,
-    batch_size: BatchSize = 64,
-    threads: Threads = 1,
-    to_loss: Annotated[
-        float | None, Option(help="Measure instead the time to this training loss of an epoch on digits.")
-    ] = None,
-    check: Annotated[bool, Option("--check", help="Exit code 1 where a limit on the mlp's ratios is missed.")] = False,
-    out: Annotated[Path | None, Option(help="A file for the figures as JSON.")] = None,
-    as_json: Json = False,
-) -> None:
-    """A training step of every optimizer over one of SGD's, interleaved, and bytes of state, on three networks."""
-    with reported_errors():
-        from gpu.bench import optimizers, tables
-        from gpu.bench.to_loss import to_loss as measure_to_loss
-        from gpu.train import UsageError
-        from gpu.train.checkpoint import write_text
-
-        if check and to_loss is not None:
-            raise UsageError("--check: looks at the ratios of steps, which --to-loss does not measure")
-        if to_loss is not None:
-            figures = measure_to_loss(to_loss, optimizer, repeats=repeats, batch_size=batch_size, threads=threads)
-        else:
-            figures = optimizers.optimizers(
-                network, optimizer, repeats=repeats, steps=steps, width=width, batch_size=batch_size, threads=threads
-            )
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(out, json.dumps(figures, indent=1) + "\n")
-        if as_json:
-            print(json.dumps(figures, indent=1))
-        else:
-            for table in tables.tables(figures):
-                _console().print(table)
-        missed = optimizers.missed(figures.get("networks", {})) if check else []
-        for line in missed:
-            Console(stderr=True).print(f"missed: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
-        if missed:
-            raise typer.Exit(1)
-
-
-@bench.command("cache")
-def bench_cache(
-    n: Annotated[int, Option(min=1, help="Instances.")] = 48_000,
-    d: Annotated[int, Option(min=1, help="Features.")] = 780,
-    m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
-    gamma: Gamma = 0.01,
-    repeats: Annotated[int, Option(min=1, help="Rounds.")] = 15,
-    threads: Annotated[list[int], Option(min=1, help="On the processor; may be given several times.")] = [1, 2],  # noqa: B006
-    device: Annotated[str, Option(help="cpu, or cuda: the fused kernel, CuPy's libraries and torch.linalg.")] = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Building all inverses in float64, over its parts timed alone; and a loop in SciPy over it."""
-    with reported_errors():
-        from gpu.train import UsageError
-
-        if device not in ("cpu", "cuda"):
-            raise UsageError(f"device: expected cpu or cuda, got {device!r}")
-        if device == "cuda":
-            from gpu.bench.gpu_cache import gpu_cache
-
-            figures = gpu_cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats)
-        else:
-            from gpu.bench.cache import cache
-
-            figures = cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats, threads=threads)
-        _print_bench(figures, as_json)
-
-
-@bench.command("scale")
-def bench_scale(
-    n: Annotated[list[int], Option(min=1, help="Instances; several times.")] = [  # noqa: B006
-        10_000,
-        30_000,
-        100_000,
-        300_000,
-        1_000_000,
-    ],
-    d: Annotated[int, Option(min=1, help="Features.")] = 100,
-    m: Annotated[int, Option(min=1, help="Instances a mini-batch.")] = 64,
-    gamma: Gamma = 0.1,
-    memory_budget: Annotated[int, Option(min=1, help="MiB for the computation.")] = 64,
-    repeats: Annotated[int, Option(min=1, help="Builds of every size.")] = 5,
-    picture: Annotated[Path | None, Option(help="A PNG of time and memory.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Building all inverses from a file into a file: how time and memory grow with n."""
-    with reported_errors():
-        from gpu.bench.scale import plot, scale
-
-        figures = scale(sizes=n, d=d, m=m, gamma=gamma, budget=memory_budget * 2**20, repeats=repeats)
-        if picture is not None:
-            plot(figures, picture)
-        _print_bench(figures, as_json)
 
 
 def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard: bool, as_json: bool) -> None:
@@ -406,47 +251,12 @@ def _run(folder: Path, study: "Study | None", data_dir: Path | None, tensorboard
     if as_json:
         print(json.dumps(summary, indent=1))
     else:
-        console = _console()
+        console = output()
         console.print(report.table(summary))
         for line in (*report.notes(summary), f"everything in {folder}"):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if summary["failed"]:
         raise typer.Exit(1)
-
-
-def _widths(hidden: str) -> tuple[int, ...]:
-    from gpu.train import UsageError
-
-    try:
-        return tuple(int(width) for width in hidden.split(",") if hidden)
-    except ValueError:
-        raise UsageError(f"--hidden: expected widths such as 100,100, got {hidden!r}") from None
-
-
-def _print_bench(figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(figures, indent=1))
-        return
-    table = Table("figure", "value", show_header=False)
-    for name, value in _rows(figures):
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    _console().print(table)
-
-
-def _rows(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested figures, a row each, named by the way to them."""
-    for key, value in figures.items():
-        name = f"{prefix} {key}".strip()
-        if isinstance(value, dict):
-            yield from _rows(value, name)
-        else:
-            yield name, value
-
-
-def _console() -> Console:
-    """Standard output; a file or a pipe has no width of its own, and tables need some."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,14 @@ WALLS: dict[str, tuple[set[str], ...]] = {
         {"network"},
         {"algorithm"},
     ),
-    "gpu": ({"torch_ops", "cupy_ops"}, {"kernels"}, {"optim"}, {"train"}, {"experiments"}, {"bench"}),
+    "gpu": (
+        {"torch_ops", "cupy_ops"},
+        {"kernels"},
+        {"optim"},
+        {"train"},
+        {"experiments", "command_line"},
+        {"bench"},
+    ),
     "proofs": ({"claim", "certificates"}, {"claims", "rocq"}, {"ledger", "plots"}, {"limits"}, {"audit", "page"}),
     "tests": ({"conftest"}, {"support"}, {"reference", "gpu", "claims", "conformance"}, {"suite", "faults"}),
 }

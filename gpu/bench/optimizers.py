@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpu.bench.optional import OPTIONAL, hessian_bytes, state_bytes
 from gpu.bench.step import BASELINE, Training, training
 from gpu.bench.timing import against, clock, interleaved
-from gpu.optim.baselines import hessian_bytes, state_bytes
 from gpu.train.data import Dataset, load
 from gpu.train.errors import UsageError
 from gpu.train.models import build_model
@@ -35,9 +35,15 @@ LEARNING_RATES = {
     "adahessian": 0.1,
     "soap": 0.03,
     "muon": 0.03,
+    "shampoo": 0.3,
+    "ikfac": 0.1,
 }
 SECOND_ORDER = ("l-bfgs", "esgd", "esgd-li", "adahessian", "soap")
-NOT_MEASURED = dict.fromkeys(("shampoo", "k-fac"), "in none of the libraries that this project needs")
+NOT_MEASURED = {
+    "k-fac": "no package has one that works as it comes: asdfghjkl's default damping leaves matrices without a "
+    "Cholesky factor, approxngd has no default for it, and no licence; nngeometry and curvlinops have the matrix, no "
+    "optimizer; ikfac, of singd, is its relative without inverses"
+}
 
 # --check: on the multilayer perceptron, the time of kernel-sgd's step over that of sgd's, and of every second-order
 # optimizer's over that of kernel-sgd's.
@@ -111,14 +117,19 @@ def compared(
 
     `hessian_bytes`: of the Hessian information, kernel-sgd's being the inverses of all mini-batches; `state_bytes`:
     together with the rest of the optimizer's state. Both are those of the tensors that are there after the last round.
+    `not_measured`: who would leave layers of this network as they are.
     Raises UsageError where an optimizer has led to parameters that are not finite.
     """
     kind = NETWORKS[network]
     data, steps = kind.data(), steps or kind.steps
-    trainings = {}
+    trainings, missing = {}, {}
     for name in names:
         own = replace(settings, gamma=kind.gamma, lr=LEARNING_RATES[name], width=width)
-        trainings[name] = training(build_model(data, own), data, own, name)
+        model = build_model(data, own)
+        if name in OPTIONAL and (reason := OPTIONAL[name].untrained(model)):
+            missing[name] = reason
+        else:
+            trainings[name] = training(model, data, own, name)
     tasks = {name: rounds(one, steps) for name, one in trainings.items()}
     seconds = interleaved(tasks, repeats, clock=clock(settings.threads))
     for name, one in trainings.items():
@@ -133,21 +144,22 @@ def compared(
         **({"width": width} if network == "resnet18" else {}),
         "steps": steps,
         **against(BASELINE, seconds),
-        "ratio_of_totals": {name: sum(seconds[name]) / sum(seconds[BASELINE]) for name in names if name != BASELINE},
+        "ratio_of_totals": {name: sum(seconds[name]) / sum(seconds[BASELINE]) for name in seconds if name != BASELINE},
         "seconds_per_step": {name: median(times) / steps for name, times in seconds.items()},
-        "hessian_bytes": {name: caches[name] + hessian_bytes(one.optimizer) for name, one in trainings.items()},
-        "state_bytes": {name: caches[name] + state_bytes(one.optimizer) for name, one in trainings.items()},
+        "hessian_bytes": {name: caches[name] + hessian_bytes(name, one.optimizer) for name, one in trainings.items()},
+        "state_bytes": {name: caches[name] + state_bytes(name, one.optimizer) for name, one in trainings.items()},
+        "not_measured": missing,
     }
 
 
 def missed(networks: dict[str, Any]) -> list[str]:
-    """Which of the limits do not hold, a line each; what was not measured does not."""
+    """Which of the limits do not hold, a line each; what was not measured does not, unless it is optional."""
     ratios = networks.get(CHECKED, {}).get("ratio_to_sgd", {})
     unmeasured = [name for name in ("kernel-sgd", *SECOND_ORDER) if name not in ratios]
     if unmeasured:
         return [f"{CHECKED}: not measured: {', '.join(unmeasured)}"]
     ours = ratios["kernel-sgd"]
-    others = {name: ratios[name] / ours for name in SECOND_ORDER}
+    others = {name: ratios[name] / ours for name in (*SECOND_ORDER, *OPTIONAL) if name in ratios}
     lines = [
         f"{CHECKED}: a step of {name} takes {ratio:.2f} times one of kernel-sgd, expected at least {AT_LEAST}"
         for name, ratio in others.items()
@@ -165,12 +177,16 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def available(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The names, each once, without those that torch is too old for, and why those are missing; UsageError for others
-    than these."""
+    """The names, each once, without those that torch is too old for or whose package is not installed, and why those
+    are missing; UsageError for others than these, and where none is left."""
     if unknown := set(names) - set(LEARNING_RATES):
         raise UsageError(f"optimizer: expected some of {', '.join(LEARNING_RATES)}, got {', '.join(sorted(unknown))}")
     missing = {} if hasattr(torch.optim, "Muon") else {"muon": f"needs torch >= 2.9, this is {torch.__version__}"}
-    return [name for name in dict.fromkeys(names) if name not in missing], missing
+    missing |= {name: reason for name in names if name in OPTIONAL and (reason := OPTIONAL[name].missing())}
+    measured = [name for name in dict.fromkeys(names) if name not in missing]
+    if not measured:
+        raise UsageError(f"optimizer: none of these can be measured here: {'; '.join(map(': '.join, missing.items()))}")
+    return measured, missing
 
 
 def rounds(one: Training, steps: int) -> Callable[[], Tensor]:

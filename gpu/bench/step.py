@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gpu.bench.optional import OPTIONAL
 from gpu.bench.timing import against, clock, interleaved
 from gpu.optim import KernelCache
 from gpu.train.data import Dataset
@@ -41,12 +42,15 @@ class Training:
 def training(model: nn.Module, data: Dataset, settings: Settings, optimizer: str) -> Training:
     """The model to be trained by `optimizer` on the data that are left when those for validation are held out.
 
-    `settings.optimizer` is not looked at. The inverses are built here: their cost is the other bench's matter.
+    `optimizer` is one of the trainer's or of `gpu.bench.optional`; `settings.optimizer` is not looked at. The inverses
+    are built here: their cost is the other bench's matter.
     """
-    settings = replace(settings, optimizer=optimizer)
+    other = OPTIONAL.get(optimizer)
+    settings = replace(settings, optimizer=optimizer if other is None else BASELINE)
     parts = data.with_validation(settings.validation, seed=settings.seed)
     batches, cache = next(epochs_of_batches(settings, parts.X_train, parts.y_train, kernel_input=parts.kernel_train))
-    return Training(model, build_optimizer(model, settings), batches, cache)
+    built = build_optimizer(model, settings) if other is None else other.make(model, settings)
+    return Training(model, built, batches, cache)
 
 
 def step(data: Dataset, settings: Settings, *, repeats: int) -> dict[str, Any]:

@@ -1,9 +1,18 @@
-"""The figures of `bench optimizers` as tables for a terminal."""
+"""The figures of `bench optimizers` and `bench to-accuracy` as tables for a terminal."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
+
+
+def not_measured(figures: dict[str, Any]) -> Iterator[str]:
+    """A line each of what is in none of the tables, or not in all, and why."""
+    for name, reason in figures["not_measured"].items():
+        yield f"{name}: {reason}"
+    for network, found in figures.get("networks", {}).items():
+        for name, reason in found["not_measured"].items():
+            yield f"{name}, {network}: {reason}"
 
 
 def tables(figures: dict[str, Any]) -> Iterator[Table]:
@@ -28,6 +37,35 @@ def tables(figures: dict[str, Any]) -> Iterator[Table]:
             sizes = (f"{found[kind][name]:,}" for kind in ("hessian_bytes", "state_bytes"))
             table.add_row(name, f"{1000 * seconds:.3f}", *ratios, *sizes)
         yield table
+
+
+def to_accuracy(figures: dict[str, Any]) -> Iterator[Table]:
+    """The ratios, a line a data set and repeat, and what they come to, a line a rival."""
+    given = f"{figures['share_of_its_best']:.0%} of the best of {figures['accuracy_given_by']}"
+    rivals = list(dict.fromkeys(name for block in figures["blocks"] for name in block["ratios"]))
+    table = Table(title=f"seconds until {given} on validation data, over those of kernel-sgd")
+    for heading in ("data", "repeat", "accuracy %", "kernel-sgd, s", *rivals):
+        table.add_column(heading, justify="left" if heading == "data" else "right")
+    for block in figures["blocks"]:
+        ratios = [_ratio(block["ratios"].get(name)) for name in rivals]
+        ours = _ratio(block["seconds"]["kernel-sgd"])
+        table.add_row(block["data"], str(block["repeat"]), f"{100 * block['accuracy']:.2f}", ours, *ratios)
+    yield table
+    table = Table(title="all data sets and repeats", caption="∞: the rival never reached it; 0: kernel-sgd; 1: neither")
+    counts = ("never: rival", "kernel-sgd", "both")
+    for heading in ("rival", "of", "median", "interval", "covers", "smallest", "largest", *counts):
+        table.add_column(heading, justify="left" if heading == "rival" else "right")
+    for name, found in figures["rivals"].items():
+        interval = "none" if found["interval"] is None else " to ".join(map(_ratio, found["interval"]))
+        coverage = "" if found["coverage"] is None else f"{found['coverage']:.1%}"
+        ends = (_ratio(found[end]) for end in ("smallest", "largest"))
+        never = (str(count) for count in found["never"].values())
+        table.add_row(name, str(found["n"]), _ratio(found["median"]), interval, coverage, *ends, *never)
+    yield table
+
+
+def _ratio(value: float | str | None) -> str:
+    return "" if value is None else "∞" if isinstance(value, str) else f"{value:.3g}"
 
 
 def _to_loss(figures: dict[str, Any]) -> Table:

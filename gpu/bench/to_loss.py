@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gpu.bench.optimizers import LEARNING_RATES, available, machine
+from gpu.bench.optimizers import LEARNING_RATES, NOT_MEASURED, available, machine
 from gpu.bench.step import training
 from gpu.bench.timing import clock, interleaved
 from gpu.train.data import load
@@ -42,7 +42,7 @@ def to_loss(
         "epochs": reached,
         "at_most_epochs": epochs,
         "learning_rates": {name: LEARNING_RATES[name] for name in names},
-        "not_measured": missing,
+        "not_measured": NOT_MEASURED | missing,
         "data": data.name,
         "stand_in": data.stand_in,
         "hidden": list(settings.hidden),

@@ -25,6 +25,7 @@ from gpu.experiments.grid import Outcome, Source, workers
 from gpu.experiments.page import Page
 from gpu.experiments.protocol import Arm, Finding, Protocol, number_of_runs, study
 from gpu.train.data import kind
+from gpu.train.errors import UsageError
 from gpu.train.loop import Result
 from gpu.train.models import described
 from gpu.train.settings import Settings
@@ -58,11 +59,15 @@ def reproduce(
     folder: Path,
     console: Console,
     *,
+    optimizers: Sequence[str] | None = None,
     processes: int | None = None,
     tensorboard: bool = False,
 ) -> Page:
-    """Train what is not there yet and show all of it. Raises as `grid.workers` does; KeyboardInterrupt leaves what has
-    finished."""
+    """Train what is not there yet and show all of it; of Table 2's study only `optimizers`, if any are named. Raises as
+    `grid.workers` does, and UsageError for optimizers that the target does not compare; KeyboardInterrupt leaves what
+    has finished."""
+    if optimizers and (target not in TARGETS or TARGETS[target].study != "optimizers"):
+        raise UsageError(f"--optimizer: chooses among those of table2, figure2 and figure3, got it with {target}")
     if target in WITHOUT_A_STUDY:
         folder.mkdir(parents=True, exist_ok=True)
         data = source.load()
@@ -73,6 +78,10 @@ def reproduce(
         return figure1.page(data, replace(settings, epochs=epochs, weight_decay=0.0), figure1.OPTIMIZERS, watched)
     needed, network = TARGETS[target], described(kind(source.data), settings)
     arms = needed.arms(settings)
+    if unknown := set(optimizers or ()) - {arm.label for arm in arms}:
+        names = ", ".join(arm.label for arm in arms)
+        raise UsageError(f"optimizer: expected some of {names}, got {', '.join(sorted(unknown))}")
+    arms = tuple(arm for arm in arms if not optimizers or arm.label in optimizers)
     config = {"protocol": asdict(protocol), "arms": {arm.label: asdict(arm.settings) for arm in arms}}
     with (
         _progress(number_of_runs(arms, protocol), console) as on_outcome,

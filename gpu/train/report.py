@@ -151,12 +151,15 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def read_metrics(path: Path) -> tuple[list[float], ...]:
-    """Epochs, losses, validation and test accuracies in percent, of a metrics.csv. Raises CheckpointError where it is
-    damaged."""
+    """Epochs, losses, validation and test accuracies in percent, of a metrics.csv; raises as `read_columns` does."""
+    return read_columns(path, {"epoch": 1, "loss": 1, "validation_accuracy": 100, "test_accuracy": 100})
+
+
+def read_columns(path: Path, scales: Mapping[str, float]) -> tuple[list[float], ...]:
+    """Columns of a metrics.csv, each times its scale. Raises CheckpointError where it is damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        scales = {"epoch": 1, "loss": 1, "validation_accuracy": 100, "test_accuracy": 100}
         columns = tuple([scale * float(row[name]) for row in rows] for name, scale in scales.items())
         if not rows or not all(math.isfinite(value) for column in columns for value in column):
             raise ValueError("expected rows of finite numbers")

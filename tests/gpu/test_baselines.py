@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 
-import gpu.__main__ as cli
+from gpu import command_line
 from gpu.optim.baselines import (
     BASELINES,
     ESGD,
@@ -520,7 +520,7 @@ def test_a_checkpoint_from_before_there_was_a_history_is_continued(tmp_path):
 
 
 def test_the_command_line_names_every_optimizer():
-    assert CHOICES["optimizer"] == cli.OPTIMIZERS
+    assert CHOICES["optimizer"] == command_line.OPTIMIZERS
 
 
 def test_muon_is_an_error_in_one_line_where_torch_has_none(monkeypatch):

@@ -33,6 +33,7 @@ __all__ = [
     "Options",
     "hessian_bytes",
     "state_bytes",
+    "storage_bytes",
 ]
 
 # Their step needs a closure that evaluates the loss: they differentiate it themselves.
@@ -70,15 +71,16 @@ def hessian_bytes(optimizer: Optimizer) -> int:
     0 for an optimizer that holds nothing of the kind; what KernelSGD needs is its cache's, `KernelCache.nbytes`.
     """
     names = getattr(optimizer, "hessian_state", ())
-    return _bytes(state[name] for state in optimizer.state.values() for name in names if name in state)
+    return storage_bytes(state[name] for state in optimizer.state.values() for name in names if name in state)
 
 
 def state_bytes(optimizer: Optimizer) -> int:
     """The same of all that the optimizer's state holds, momenta included."""
-    return _bytes(value for state in optimizer.state.values() for value in state.values())
+    return storage_bytes(value for state in optimizer.state.values() for value in state.values())
 
 
-def _bytes(values: Iterable[object]) -> int:
+def storage_bytes(values: Iterable[object]) -> int:
+    """Bytes of the storages, each counted once, of the tensors among these values and in lists of them."""
     storages = (tensor.untyped_storage() for value in values for tensor in _tensors(value))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
