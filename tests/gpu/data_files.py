@@ -1,5 +1,6 @@
 """Small files in the formats of the paper's data sets, and how many instances they hold."""
 
+import bz2
 import gzip
 import io
 import struct
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpu.train import data
 from gpu.train.data import Dataset, cifar10, reviews, scans, tweets
 
 BATCHES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
@@ -146,3 +148,14 @@ def load(name: str, folder: Path, *, scaling: str = "none") -> Dataset:
     """What `make` wrote, held to the numbers of instances that it wrote."""
     name = name.partition(".")[0]
     return LOADERS[name](folder, scaling=scaling, counts=COUNTS[name])
+
+
+def place(name: str, folder: Path) -> Callable[[Path], Dataset]:
+    """Write a small set of that name, LIBSVM files or one of `make`'s, and say how it is read."""
+    if name.partition(".")[0] != "made":
+        make(name, folder)
+        return lambda folder: load(name, folder)
+    content, packed = b"1 1:0.5 2:0.25\n2 1:-1 3:0.75\n1 2:33.5\n", name == "made.bz2"
+    for file in ("made", "made.t"):
+        (folder / f"{file}{'.bz2' * packed}").write_bytes(bz2.compress(content) if packed else content)
+    return lambda folder: data.load("made", folder, scaling="none")
