@@ -300,13 +300,14 @@ def test_a_study_killed_at_ten_moments_ends_with_the_numbers_of_one_that_was_not
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_the_study_and_its_processes_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path / "out")
+    process = start(tmp_path / "out", "--epochs", "400")
     wait_for_an_epoch(lambda: process.poll() is None, tmp_path / "out")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)  # waits for the pipe, which its processes hold too
     assert process.returncode == 130
     assert "the same command goes on from here" in output
     assert "Traceback" not in output
+    assert not list((tmp_path / "out").rglob("result.json"))  # it has not waited for the runs that it was at
 
 
 @pytest.mark.slow
