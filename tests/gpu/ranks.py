@@ -24,7 +24,7 @@ Found = dict[str, Tensor]
 
 context = multiprocessing.get_context("forkserver")
 # A process has one server, for the experiments' processes too.
-TESTS = ["tests.gpu.test_experiments", "tests.gpu.test_parallel", "tests.gpu.test_parallel_run"]
+TESTS = ["tests.gpu.test_experiments", "tests.gpu.test_parallel", "tests.gpu.test_parallel_run", "tests.gpu.test_train"]
 context.set_forkserver_preload([*PRELOADED, "gpu.train.parallel", *TESTS])
 
 
