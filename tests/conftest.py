@@ -1,6 +1,7 @@
 """One thread, Hypothesis profiles (HYPOTHESIS_PROFILE: ci, ci-random, dev, nightly), and GPU tests only on a GPU."""
 
 import os
+from typing import Any
 
 # Read when NumPy and torch are first imported: their sums must not depend on the number of cores.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
@@ -28,6 +29,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 pytest_plugins = ["tests.conformance.plugin"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Halves, of which the faster process takes over some: neighbours, which share fixtures, stay together."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,9 @@ from gpu.train.study import CONFIG, Failure, read_result, run_one
 Outcome = Result | Failure
 Runs = Mapping[str, Settings]
 Runner = Callable[[Runs], dict[str, Outcome]]
+
+# What takes seconds to import: scikit-learn comes with the data, torch._dynamo with the first optimizer.
+PRELOADED = ["gpu.experiments.grid", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,15 @@ def _run(
     return {name: outcomes[name] for name in runs}
 
 
+# torch's threads do not survive a fork. The server has none: it imports, once for all processes, and does nothing else.
+_context: BaseContext = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+if sys.platform == "linux":
+    _context.set_forkserver_preload(PRELOADED)
+
+
 @contextmanager
 def _pool(processes: int, source: Source) -> Iterator[ProcessPoolExecutor]:
-    # torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start, (source,)) as pool:
+    with ProcessPoolExecutor(processes, _context, _start, (source,)) as pool:
         try:
             yield pool
         except BaseException:

@@ -23,7 +23,7 @@ OF_KIND = {"features": "mlp", "image": "resnet18", "text": "lstm"}  # the paper'
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a stack trace for every kind of device
         yield
 
 

@@ -35,6 +35,7 @@ class Recorder:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.outcomes.results or self.config.getoption("--backend"):
+            subjects(self.config)
             terminalreporter.section("conformance")
             for line in self.outcomes.summary():
                 terminalreporter.write_line(line)
@@ -44,6 +45,7 @@ class Recorder:
         self.outcomes.stopped = broken_off or bool(session.shouldfail or session.shouldstop)
         folder = self.config.getoption("--conformance-report")
         if folder is not None and not hasattr(self.config, "workerinput"):
+            subjects(self.config)
             self.outcomes.write(folder)
         asked_for = self.config.getoption("--backend") and not self.config.option.collectonly
         if asked_for and not self.outcomes.claimed and session.exitstatus == pytest.ExitCode.OK:
@@ -66,8 +68,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    recorder = Recorder(config)
-    config.pluginmanager.register(recorder, RECORDER)
+    config.pluginmanager.register(Recorder(config), RECORDER)
+    if config.getoption("--backend") or config.getoption("--require-backend"):
+        subjects(config)  # a backend that is not known is an error before the first test
+
+
+def subjects(config: pytest.Config) -> list[Any]:
+    """A parameter for every backend and precision; found when first asked for, since torch takes a second to import."""
+    if SUBJECTS in config.stash:
+        return config.stash[SUBJECTS]
+    outcomes = config.pluginmanager.get_plugin(RECORDER).outcomes
     config.stash[SUBJECTS] = subjects = []
     for name in dict.fromkeys(config.getoption("--backend") or BUILT_IN):
         try:
@@ -77,20 +87,22 @@ def pytest_configure(config: pytest.Config) -> None:
         except NotHere as reason:
             if config.getoption("--require-backend"):
                 raise pytest.UsageError(f"backend {name!r} is not run: {reason}") from reason
-            recorder.outcomes.not_here[name] = str(reason)
+            outcomes.not_here[name] = str(reason)
             continue
         claimed = [dtype for dtype in DTYPES if dtype in candidate.backend.dtypes]
-        recorder.outcomes.claimed[name] = claimed
+        outcomes.claimed[name] = claimed
         for subject in (Subject(name, candidate, dtype) for dtype in claimed):
             # The quick selection of all tests holds one backend in one precision to the contract.
             quick = config.getoption("--backend") or repr(subject) == "torch-float64"
             subjects.append(pytest.param(subject, id=repr(subject), marks=() if quick else (pytest.mark.slow,)))
+    return subjects
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject" in metafunc.fixturenames:
-        metafunc.parametrize("subject", metafunc.config.stash[SUBJECTS])
+        metafunc.parametrize("subject", subjects(metafunc.config))
     if "asked_for" in metafunc.fixturenames:
+        subjects(metafunc.config)
         recorder = metafunc.config.pluginmanager.get_plugin(RECORDER)
         here, not_here = recorder.outcomes.claimed, recorder.outcomes.not_here
         reasons = {name: pytest.mark.skip(reason=f"not run: {name}: {reason}") for name, reason in not_here.items()}
@@ -100,7 +112,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out tests of operations that the subject has from another backend, and all where no backend is here."""
     others = [item for item in items if (s := subject_of(item)) and operation_of(item) not in (*s.own, "")]
-    if not config.stash[SUBJECTS]:
+    if not config.stash.get(SUBJECTS, True):
         others = [item for item in items if "subject" in getattr(item, "fixturenames", ())]
     if others:
         config.hook.pytest_deselected(items=others)

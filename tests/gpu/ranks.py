@@ -17,14 +17,15 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gpu.experiments.grid import PRELOADED
+
 SECONDS = 300  # within which everything here must have ended: a machine may be busy
 Found = dict[str, Tensor]
 
 context = multiprocessing.get_context("forkserver")
-# torch imports the last of them with the first optimizer.
-context.set_forkserver_preload(
-    ["gpu.train.parallel", "tests.gpu.test_parallel_run", "tests.gpu.test_parallel", "torch._dynamo"]
-)
+# A process has one server, for the experiments' processes too.
+TESTS = ["tests.gpu.test_experiments", "tests.gpu.test_parallel", "tests.gpu.test_parallel_run", "tests.gpu.test_train"]
+context.set_forkserver_preload([*PRELOADED, "gpu.train.parallel", *TESTS])
 
 
 def on_ranks(ranks: int, target: Callable[..., Found], *arguments: Any) -> list[Found]:

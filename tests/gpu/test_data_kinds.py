@@ -230,8 +230,8 @@ def test_accuracy_is_counted_in_evaluation_mode_part_by_part_and_leaves_the_netw
 @pytest.mark.parametrize("name", BUNDLED)
 def test_what_stands_in_can_be_learnt(tmp_path, name, optimizer):
     data = load(name)
-    epochs = {"features": 25, "image": 2, "text": 25}[data.kind]
-    settings = Settings(optimizer=optimizer, hidden=(50,), width=8, epochs=epochs, gamma=0.1)
+    epochs = {"features": 25, "image": 2, "text": 15}[data.kind]
+    settings = Settings(optimizer=optimizer, hidden=(50,), width=4, epochs=epochs, gamma=0.1)
     result = fit(settings, data, tmp_path)
     chance = one_hot(data.y_test).double().mean(0).max()
     assert result.test_accuracy > chance + 0.3

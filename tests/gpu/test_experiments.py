@@ -2,14 +2,17 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ import pytest
 from filelock import FileLock
 from sklearn.datasets import dump_svmlight_file
 
+from gpu.__main__ import app
+from gpu.experiments import grid
 from gpu.experiments import page as pages
 from gpu.experiments.grid import Outcome, Runs
 from gpu.experiments.paper import every_optimizer, first_order, kernels
@@ -28,11 +33,12 @@ from gpu.train.data.table1 import rows as rows_of_table1
 from gpu.train.loop import METRICS, WALL_CLOCK
 from gpu.train.models import build_model
 from gpu.train.study import Failure
+from tests.gpu.ranks import context
 from tests.gpu.test_cli import ROOT, command
 
 SMALL = {
     "digits": ("--epochs", "4", "--hidden", "10"),
-    "digits-32": ("--epochs", "2", "--width", "4", "--repeats", "1"),
+    "digits-32": ("--epochs", "2", "--width", "2", "--repeats", "1"),
     "words": ("--epochs", "2", "--units", "20", "--repeats", "1"),
 }
 TINY = ("--quick", *SMALL["digits"])
@@ -231,47 +237,77 @@ def everything(folder: Path) -> dict[str, object]:
     return found
 
 
+def arguments(out: Path, *options: str) -> list[str]:
+    return ["reproduce", "layers", *TINY, "--epochs", "40", "--out", str(out), *options]
+
+
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
-    arguments = ["reproduce", "layers", *TINY, "--epochs", "40", "--out", str(out), *options]
-    return subprocess.Popen(
-        [sys.executable, "-m", "gpu", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [sys.executable, "-m", "gpu", *arguments(out, *options)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for_an_epoch(process: subprocess.Popen[str], out: Path) -> None:
+def wait_for_an_epoch(running: Callable[[], bool], out: Path) -> None:
     """Until the study has written another row, or has ended."""
     deadline, began = time.monotonic() + 60, time.time()
-    while process.poll() is None and not any(path.stat().st_mtime > began for path in out.rglob(METRICS)):
+    while running() and not any(path.stat().st_mtime > began for path in out.rglob(METRICS)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def killed(out: Path, moment: float) -> int | None:
+    """The exit code of the command, killed so many seconds after an epoch."""
+    process = start(out, "--processes", "1")
+    wait_for_an_epoch(lambda: process.poll() is None, out)
+    time.sleep(moment)
+    process.kill()
+    process.communicate(timeout=60)  # waits for the pipe, which its processes hold too
+    return process.returncode
+
+
+def killed_while_warm(out: Path, moment: float) -> int | None:
+    """The same of a process that has imported everything: to import takes seconds, with nothing to lose in them."""
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_without_imports, args=(theirs, arguments(out, "--processes", "1")))
+    process.start()
+    theirs.close()
+    wait_for_an_epoch(process.is_alive, out)
+    time.sleep(moment)
+    process.kill()
+    assert ours.poll(60)  # closed at last: its processes hold it too
+    process.join()
+    return process.exitcode
+
+
+def _without_imports(_held: Connection, arguments: list[str]) -> None:
+    """python -m gpu, whose processes are forked from it: on one thread, torch has none that a fork would lose."""
+    grid._context = multiprocessing.get_context("fork")
+    app(arguments, prog_name="python -m gpu")
 
 
 @pytest.mark.slow
 def test_a_study_killed_at_ten_moments_ends_with_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
     moments = random.Random(0)
-    for _ in range(10):
-        killed = start(tmp_path / "killed", "--processes", "1")  # a second one takes seconds to begin
-        wait_for_an_epoch(killed, tmp_path / "killed")
-        time.sleep(moments.uniform(0, 0.3))
-        killed.kill()
-        killed.communicate(timeout=60)  # waits for the pipe, which its processes hold too
-    for folder in ("killed", "whole"):
-        process = start(tmp_path / folder)  # of two, so that their number makes no difference either
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
+    ways = [*[killed_while_warm] * 4, killed, *[killed_while_warm] * 5]
+    codes = [way(tmp_path / "killed", moments.uniform(0, 0.3)) for way in ways]
+    assert codes.count(-signal.SIGKILL) > 1
+    process = start(tmp_path / "killed", "--processes", "2")  # so that their number makes no difference either
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert command(*arguments(tmp_path / "whole", "--processes", "2"))[0] == 0
     assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_the_study_and_its_processes_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path / "out")
-    wait_for_an_epoch(process, tmp_path / "out")
+    process = start(tmp_path / "out", "--epochs", "400")
+    wait_for_an_epoch(lambda: process.poll() is None, tmp_path / "out")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)  # waits for the pipe, which its processes hold too
     assert process.returncode == 130
     assert "the same command goes on from here" in output
     assert "Traceback" not in output
+    assert not list((tmp_path / "out").rglob("result.json"))  # it has not waited for the runs that it was at
 
 
 @pytest.mark.slow

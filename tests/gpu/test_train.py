@@ -5,11 +5,10 @@ import json
 import math
 import os
 import random
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from gpu.train import study as studies
 from gpu.train.data import hold_out
 from gpu.train.loop import CHECKPOINT, METRICS, WALL_CLOCK, epochs_of_batches, settled
 from gpu.train.settings import CHOICES
+from tests.gpu.ranks import context
 
 OPTIMIZERS = CHOICES["optimizer"]
 SMALL = Settings(hidden=(6,), batch_size=16, epochs=4, gamma=1.0)
@@ -246,38 +246,35 @@ def test_a_run_interrupted_at_any_write_and_resumed_ends_as_if_nothing_had_happe
         assert {path.name for path in broken.iterdir()} == {CHECKPOINT, METRICS}
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import torch
-from gpu.train import Dataset, Settings, fit
-torch.set_num_threads(1)
-X, y = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)), torch.arange(400) % 3
-data = Dataset("noise", X[:300], y[:300], X[300:], y[300:], (0, 1, 2))
-fit(Settings(optimizer="kernel-sgd", epochs=60, batch_size=16, lr=0.05), data, Path(sys.argv[1]))
-"""
+def run_alone(folder: Path) -> None:
+    torch.set_num_threads(1)
+    fit(Settings(batch_size=16, epochs=60, lr=0.05), clusters(n=400, d=8), folder)
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_and_resumed_ends_bit_for_bit_as_one_left_alone(tmp_path):
-    def start(folder: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=Path(__file__).parents[2])
+    def start(folder: Path) -> BaseProcess:
+        process = context.Process(target=run_alone, args=(folder,))
+        process.start()
+        return process
 
     def epochs_done(folder: Path) -> int:
         return len(rows(folder)) if (folder / METRICS).exists() else 0
 
     whole, killed = make(tmp_path / "whole"), make(tmp_path / "killed")
-    assert start(whole).wait() == 0
+    run_alone(whole)
     for _ in range(2):
         done = epochs_done(killed)
         process = start(killed)
-        while process.poll() is None and epochs_done(killed) == done:
+        while process.is_alive() and epochs_done(killed) == done:
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.1))
         process.kill()
-        process.wait()
+        process.join()
         assert rows(killed) == rows(whole)[: len(rows(killed))]
-    assert start(killed).wait() == 0
+    last = start(killed)
+    last.join()
+    assert last.exitcode == 0
     assert outcome(killed) == outcome(whole)
 
 
