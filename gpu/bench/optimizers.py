@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu.bench.optional import OPTIONAL, hessian_bytes, state_bytes
+from gpu.bench.optional import OPTIONAL, hessian_bytes, state_bytes, versions
 from gpu.bench.step import BASELINE, Training, training
 from gpu.bench.timing import against, clock, interleaved
 from gpu.train.data import Dataset, load
@@ -173,7 +173,9 @@ def missed(networks: dict[str, Any]) -> list[str]:
 def machine(threads: int) -> dict[str, Any]:
     """Device, threads, clock, how many processes wanted a core in the last minutes, versions, machine and commit."""
     now = {"threads": threads, "clock": clock(threads).__name__, "load_average": os.getloadavg()}
-    return {"device": "cpu", **now, **provenance()}
+    origin = provenance()
+    origin["versions"] |= versions()
+    return {"device": "cpu", **now, **origin}
 
 
 def available(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -10,8 +10,10 @@ All options but η and weight decay are the packages' own defaults, and these de
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,9 +27,10 @@ INSTALL = 'pip install --editable ".[bench]"'
 
 @dataclass(frozen=True)
 class Package:
-    """The module that has an optimizer; how to make one; the tensors that it keeps in place of the Hessian; what it
+    """The distribution and the module that have an optimizer; how to make one; the tensors that it keeps in place of the Hessian; what it
     can train, where that is not everything."""
 
+    distribution: str
     module: str
     make: Callable[[nn.Module, Settings], Any]
     hessian: Callable[[Any], Iterator[Tensor]]
@@ -71,9 +74,18 @@ def ikfac_factors(optimizer: Any) -> Iterator[Tensor]:
 
 
 OPTIONAL = {
-    "shampoo": Package("pytorch_optimizer", shampoo, shampoo_factors),
-    "ikfac": Package("singd.optim.optimizer", ikfac, ikfac_factors, (nn.Linear, nn.Conv2d)),
+    "shampoo": Package("pytorch-optimizer", "pytorch_optimizer", shampoo, shampoo_factors),
+    "ikfac": Package("singd", "singd.optim.optimizer", ikfac, ikfac_factors, (nn.Linear, nn.Conv2d)),
 }
+
+
+def versions() -> dict[str, str]:
+    """Of those distributions that are installed."""
+    found = {}
+    for package in OPTIONAL.values():
+        with suppress(PackageNotFoundError):
+            found[package.distribution] = version(package.distribution)
+    return found
 
 
 def hessian_bytes(name: str, optimizer: Optimizer) -> int:

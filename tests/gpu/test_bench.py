@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,6 +194,21 @@ def test_a_limit_that_is_missed_is_named(changed: dict[str, float | None], said:
     lines = bench.missed({"mlp": {"ratio_to_sgd": ratios}})
     assert len(lines) == bool(said)
     assert all(part in line for line in lines for part in said)
+
+
+def test_versions_are_those_of_the_optional_packages_too_as_far_as_they_are_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        if name == "singd":
+            return "7.8"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("gpu.bench.optional.version", version)
+    versions = bench.machine(1)["versions"]
+    assert versions["singd"] == "7.8"
+    assert versions["torch"] == torch.__version__
+    assert "pytorch-optimizer" not in versions
 
 
 def test_the_time_to_a_loss_says_who_reached_it_and_who_did_not() -> None:
