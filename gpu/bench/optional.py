@@ -27,8 +27,8 @@ INSTALL = 'pip install --editable ".[bench]"'
 
 @dataclass(frozen=True)
 class Package:
-    """The distribution and the module that have an optimizer; how to make one; the tensors that it keeps in place of the Hessian; what it
-    can train, where that is not everything."""
+    """The distribution and the module that have an optimizer; how to make one; the tensors that it keeps in place of
+    the Hessian; what it can train, where that is not everything."""
 
     distribution: str
     module: str
