@@ -1,5 +1,6 @@
 """Building the kernel cache, against its own parts timed alone and against a loop in scikit-learn and SciPy."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,22 +67,22 @@ def compared(X: Tensor, batches: Sequence[Tensor], gamma: float, repeats: int, t
     """The build on so many threads over its parts, each timed alone in every way there is, medians over rounds.
 
     The parts are the matrix products, exponentials, Cholesky factors and inverses of all mini-batches, by torch and by
-    NumPy where both have them, in calls of the build's own size; with more than one thread either in every call or in
-    as many calls at once. `best` says which way took least; `ratio_to_parts` is the build over the sum of these, and
-    `ratio_with_inputs` over that and the gathering of instances and their digests. `speedup_over_loop`, on one thread:
-    a loop of scikit-learn's `rbf_kernel` with LAPACK's potrf and potri, over the build.
+    NumPy where both have them, in calls of the build's own size that write where the last one has; with more than one
+    thread either in every call or in as many calls at once. `best` says which way took least; `ratio_to_parts` is the
+    build over the sum of these, and `ratio_with_inputs` over that and the gathering of instances and their digests.
+    `speedup_over_loop`, on one thread: a loop of scikit-learn's `rbf_kernel` with LAPACK's potrf and potri, over the
+    build.
     """
-    before = torch.get_num_threads()
+    before, pools = torch.get_num_threads(), ThreadpoolController()
     torch.set_num_threads(threads)
-    plan = Plan.within(BUDGET, X.shape[0] * len(batches[0]) * 8, X, len(batches[0]), len(batches))
-    routines = _routines(X, batches, plan, gamma)
-    pools = ThreadpoolController()
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            ways = {"build": _on(threads, pools, partial(KernelCache, X, batches, gamma=gamma, memory_budget=BUDGET))}
+        plan = Plan.within(BUDGET, len(X) * len(batches[0]) * 8, X, len(batches[0]), len(batches))
+        with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
+            build = partial(KernelCache, X, batches, gamma=gamma, memory_budget=BUDGET)
+            ways = {"build": _on(threads, pools, build)}
             if threads == 1:
                 ways["loop"] = _on(1, pools, partial(_loop, X.numpy(), [batch.numpy() for batch in batches], gamma))
-            for r in routines:
+            for r in _routines(X, batches, plan, gamma):
                 ways[f"{r.part}, {r.name}"] = _on(threads, pools, partial(_each, map, r.call, r.items))
                 if threads > 1:
                     at_once = partial(_each, pool.map, r.call, r.items)
@@ -124,22 +125,50 @@ def _routines(X: Tensor, batches: Sequence[Tensor], plan: Plan, gamma: float) ->
     groups = torch.split(whole, plan.gathered)
     H = torch.exp(-gamma * torch.cdist(whole[: plan.factored], whole[: plan.factored]).square())
     exponent, factor = H.log(), torch.linalg.cholesky(H)
+    products = (plan.gathered, m, m)
     calls = [min(plan.factored, len(whole) - start) for start in range(0, len(whole), plan.factored)]
 
     def of(matrices: Tensor) -> list[Tensor]:
         return [matrices[:c] for c in calls]
 
     return [
-        Routine("matrix product", "torch", lambda x: x @ x.mT, groups),
-        Routine("matrix product", "numpy", lambda x: x @ x.swapaxes(-1, -2), [x.numpy() for x in groups]),
+        Routine("matrix product", "torch", _reusing(lambda x, out: torch.bmm(x, x.mT, out=out), products), groups),
+        Routine(
+            "matrix product",
+            "numpy",
+            _reusing(lambda x, out: np.matmul(x.numpy(), x.numpy().swapaxes(-1, -2), out=out.numpy()), products),
+            groups,
+        ),
         Routine("exponential", "torch", torch.exp, of(exponent)),
         Routine("exponential", "numpy", np.exp, [x.numpy() for x in of(exponent)]),
         Routine("cholesky", "torch", torch.linalg.cholesky_ex, of(H)),
         Routine("cholesky", "numpy", np.linalg.cholesky, [x.numpy() for x in of(H)]),
         Routine("inverse", "torch", torch.cholesky_inverse, of(factor)),
-        Routine("gathering", "torch", partial(torch.index_select, X, 0), batches),
+        Routine(
+            "gathering",
+            "torch",
+            _reusing(lambda index, out: torch.index_select(X, 0, index, out=out), (plan.gathered * m, X.shape[1])),
+            torch.split(torch.cat(tuple(batches)), plan.gathered * m),
+        ),
         Routine("digests", "xxhash", content_digest, list(whole)),
     ]
+
+
+def _reusing(call: Callable[[Any, Tensor], object], shape: tuple[int, ...]) -> Callable[[Any], object]:
+    """The call with the first rows of one buffer a thread for its result: fresh memory is slow."""
+    kept = threading.local()
+
+    def run(item: Any) -> object:
+        if not hasattr(kept, "out"):
+            kept.out = torch.empty(shape, dtype=torch.float64)
+        return call(item, kept.out[: len(item)])
+
+    return run
+
+
+def _one_thread() -> None:
+    torch.get_num_threads()  # or this thread's first parallel call would take the number of all others instead
+    torch.set_num_threads(1)
 
 
 def _each(run: Callable[..., Iterable[object]], call: Callable[[Any], object], items: Sequence[Any]) -> None:

@@ -1,6 +1,6 @@
 """Second-order optimizers of other packages, for the bench alone: measured where the extra `bench` is installed.
 
-All options but η and weight decay are the packages' own defaults, and these decide what a step costs:
+Options are the packages' own defaults but for η, weight decay and what is said here, and decide what a step costs:
 
 - "shampoo" (Gupta, Koren, Singer 2018; of pytorch-optimizer) takes the roots of all its factors anew in every step, by
   singular value decompositions. (The package's ScalableShampoo does so in every 1000th: a bench of fewer steps would

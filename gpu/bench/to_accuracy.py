@@ -12,6 +12,10 @@ validation accuracy and not by speed; the search is in no one's seconds (Kernel 
 Who never reaches the accuracy before the loss has settled or the epochs are over, or whose loss is not finite, takes
 infinitely long: the ratio is infinite where that is the rival, 0 where it is Kernel SGD, and 1, for nobody is faster,
 where it is both. All count in the median, and are counted beside it.
+
+The interval takes blocks for independent, and speaks of these data sets alone: blocks of one share its data, and the
+settings that were chosen on its first repeat. Seconds compare where nothing else was running, one process a core; a run
+that was interrupted has built its inverses twice.
 """
 
 import json
@@ -120,8 +124,10 @@ def summary(blocks: Sequence[Block], rivals: Sequence[str]) -> dict[str, Any]:
 
 
 def ratio(theirs: float, ours: float) -> float:
-    """theirs / ours; 1 where both are infinite."""
-    return 1.0 if math.isinf(theirs) and math.isinf(ours) else theirs / ours
+    """theirs / ours; 1 where they are equal, be they infinite or 0."""
+    if theirs == ours:
+        return 1.0
+    return theirs / ours if ours else math.inf
 
 
 def middle(values: Sequence[float]) -> float:
@@ -160,6 +166,8 @@ def read_study(folder: Path) -> tuple[dict[str, Any], list[Block]]:
         raise UsageError(f"{folder}: no {CONFIG} there; expected the folder of a finished study: reproduce table2")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config["data"], str):
+            raise TypeError(f"data: expected a name, got {config['data']!r}")
         kept = {name: {**given, "hidden": tuple(given["hidden"])} for name, given in config["arms"].items()}
         arms = [Arm(name, Settings(**given)) for name, given in kept.items()]
         grids = {name: tuple(config["protocol"][name]) for name in ("rates", "gammas")}

@@ -87,7 +87,8 @@ class KernelCache:
             budget is then the workspace's alone. With X = torch.from_numpy(numpy.memmap(...)) memory does not grow with
             n but for some 64 bytes an instance.
         fixed: whether the composition of the mini-batches is part of `source`; `resampled` says no.
-        progress: called with the number of mini-batches done, now and then.
+        progress: called, in this thread, with the number of mini-batches done after each run of them; it may not build
+            a cache itself.
 
     As many threads as torch has (torch.set_num_threads) build it, each with its share of the workspace.
 
@@ -118,10 +119,12 @@ class KernelCache:
             raise ValueError(f"folder: expected inverses on the CPU, got device {str(device)!r}")
         stored = math.prod(shape) * dtype.itemsize if folder is None else 0
         plan = Plan.within(memory_budget, stored, X, max(sizes), len(sizes))
-        self._mapped = None if folder is None else MappedFile(folder, shape, dtype)
-        self._store = torch.empty(shape, dtype=dtype, device=device) if self._mapped is None else self._mapped.tensor
         self._starts = (0, *accumulate(sizes))
-        digests, self.singular = build(X, order, sizes, self.kernel, plan, self._keep, progress)
+        with torch.inference_mode(False):  # a mode of one thread: what is made in it, no other may write to
+            mapped = None if folder is None else MappedFile(folder, shape, dtype)
+            self._store = torch.empty(shape, dtype=dtype, device=device) if mapped is None else mapped.tensor
+            self._mapped = mapped
+            digests, self.singular = build(X, order, sizes, self.kernel, plan, self._keep, progress)
         self._finish(digests, order, None if fixed else content_digest(X))
 
     @classmethod
@@ -198,7 +201,7 @@ class KernelCache:
         start, stop = self._starts[first], self._starts[first + c]
         self._store[start:stop, :m] = inverse.reshape(c * m, m)
         self._store[start:stop, m:] = 0
-        _require_finite(self._store[start:stop])
+        _require_finite(self._store[start:stop], f"mini-batches {first} to {first + c - 1}: ")
         if self._mapped is not None:
             self._mapped.release(start, stop)
 
@@ -276,7 +279,7 @@ def _stored_dtype(X: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-def _require_finite(matrix: Tensor) -> None:
+def _require_finite(matrix: Tensor, where: str = "") -> None:
     # A sum is cheaper, and overflows only where entries are large.
     if not math.isfinite(matrix.sum()) and not matrix.isfinite().all():
-        raise FloatingPointError(f"an inverse overflows {matrix.dtype}: add a ridge or raise gamma")
+        raise FloatingPointError(f"{where}an inverse overflows {matrix.dtype}: add a ridge or raise gamma")

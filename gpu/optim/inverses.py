@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from queue import SimpleQueue
-from threading import Lock
+from threading import Barrier, Lock
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,10 +24,10 @@ from torch import Tensor
 from gpu import torch_ops
 from gpu.optim.digests import content_digest
 
-# Of inputs gathered at once, and of the matrices of one call: larger or smaller ones were slower. Other devices have no
-# such cache, and a call costs them more (their factor is a guess).
-INPUT_BYTES = 2**20
-MATRIX_BYTES = 2**20
+# For inputs gathered at once, and for the matrices of one call, copies included: larger or smaller ones were slower.
+# Other devices have no such cache, and a call costs them more (their factor is a guess).
+INPUT_BYTES = 4 * 2**20
+MATRIX_BYTES = 8 * 2**20
 DEVICE_FACTOR = 64
 
 # Mini-batches of one size: the number of the first, their indices (c, m). Their digests, and how many are singular.
@@ -69,16 +69,20 @@ class Kernel:
         except FloatingPointError:
             out.fill_(math.nan)
 
-    def gram(self, prepared: Tensor, again: Callable[[int], Tensor]) -> Tensor:
-        """Gram matrices (c, m, m) of what was prepared. `again(i)` are the instances of mini-batch i: it is computed
-        with all checks where what was prepared is not finite or has overflowed. Raises as `torch_ops.gram` does."""
+    def gram(self, prepared: Tensor, again: Callable[[int], Tensor], first: int) -> Tensor:
+        """Gram matrices (c, m, m) of what was prepared. `again(i)` are the instances of mini-batch first + i: that is
+        computed with all checks where what was prepared is not finite or has overflowed. Raises as `torch_ops.gram`
+        does, with the mini-batch's number."""
         H, suspicious = prepared, prepared.new_zeros(len(prepared), dtype=torch.bool)
         if self.kernel == "rbf":
             H, suspicious = torch_ops.rbf_of_products(prepared, self.gamma)
         # What is not finite in x is not finite in H, which is far smaller to look at.
         if suspicious.any() or not math.isfinite(H.sum()):
             for member in (suspicious | ~H.isfinite().all(-1).all(-1)).nonzero().flatten().tolist():
-                H[member] = torch_ops.gram(again(member), self.kernel, **self._parameters)
+                try:
+                    H[member] = torch_ops.gram(again(member), self.kernel, **self._parameters)
+                except (ValueError, FloatingPointError) as error:
+                    raise type(error)(f"mini-batch {first + member}: {error}") from error
         return H
 
     def inverse(self, x: Tensor) -> Tensor:
@@ -101,20 +105,20 @@ class Plan:
     def within(cls, budget: int, stored: int, X: Tensor, m: int, batches: int) -> Self:
         """For so many mini-batches of at most m instances of X. Raises ValueError where the budget is too small for
         one of them beside the `stored` bytes."""
-        d = X[0].numel()
-        inputs, matrices = m * d * (X.element_size() + 3 * 8), 8 * m * m * 8
+        d, padded = X[0].numel(), m + -m % 4  # as `invert_members` pads
+        # Inputs as given and three copies in float64; eight matrices at once.
+        inputs, matrices = m * d * (X.element_size() + 3 * 8), 8 * padded * padded * 8
         if stored + inputs + matrices > budget:
             raise ValueError(
                 f"memory_budget: expected at least {stored + inputs + matrices} bytes ({stored} for the inverses, "
                 f"{inputs + matrices} to compute one of {m} × {m} from {d} features), got {budget}"
             )
-        room = budget - stored
-        workers, factor = 1, DEVICE_FACTOR
+        room, workers, factor = budget - stored, 1, DEVICE_FACTOR
         if X.device.type == "cpu":
             workers, factor = min(torch.get_num_threads(), room // (inputs + matrices)), 1
         room //= workers
-        gathered = max(1, min(room - matrices, 4 * factor * INPUT_BYTES) // inputs)
-        factored = max(1, min(room - gathered * inputs, 8 * factor * MATRIX_BYTES) // matrices)
+        gathered = max(1, min(room // 2, room - matrices, factor * INPUT_BYTES) // inputs)
+        factored = max(1, min(room - gathered * inputs, factor * MATRIX_BYTES) // matrices)
         factored = min(factored, math.ceil(batches / workers))
         return cls(min(gathered, factored), factored, min(workers, math.ceil(batches / factored)))
 
@@ -134,12 +138,11 @@ def build(
     `progress` is called in this thread. Raises as `torch_ops.gram` and `torch_ops.inverse_gram` do, and what `store`
     and `progress` do, when the calculations that have begun have ended.
     """
-    worker = _Worker(X, max(sizes), kernel, plan, store)
     digests: list[bytes] = []
-    singular = 0
+    singular, runs = 0, list(_runs(order, sizes, plan.factored))
     with (
-        _libraries_threads(max(1, torch.get_num_threads() // plan.workers)),
-        closing(_in_order(worker.invert, list(_runs(order, sizes, plan.factored)), plan.workers)) as done,
+        _numpy_threads(max(1, torch.get_num_threads() // plan.workers)),
+        closing(_in_order(_Worker(X, max(sizes), kernel, plan, store).invert, runs, plan.workers)) as done,
     ):
         for found, count in done:
             digests += found
@@ -176,7 +179,7 @@ class _Worker:
             x = torch.index_select(self.X, 0, part, out=rows[: len(part)]).view(-1, m, *self.X.shape[1:])
             digests += map(content_digest, x)
             self.kernel.prepare(_flat(x), prepared[start : start + len(x)])
-        H = self.kernel.gram(prepared, lambda member: _flat(self.X[indices[member].to(self.X.device)][None])[0])
+        H = self.kernel.gram(prepared, lambda member: _flat(self.X[indices[member].to(self.X.device)][None])[0], first)
         try:
             inverse, singular = torch_ops.invert_members(H, self.kernel.ridge, self.kernel.singular)
         except np.linalg.LinAlgError as error:
@@ -204,26 +207,36 @@ def _in_order(work: Callable[[Run], Result], on: Sequence[Run], workers: int) ->
     if workers == 1:
         yield from map(work, on)
         return
-    with ThreadPoolExecutor(workers, thread_name_prefix="kernel-cache-worker") as pool:
+    threads, started = torch.get_num_threads(), Barrier(workers + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # or this thread's first parallel call would take the number of all others instead
+        torch.set_num_threads(threads // workers)
+        started.wait()
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="kernel-cache-worker", initializer=start) as pool:
         try:
-            yield from pool.map(work, on)
+            results = pool.map(work, on)
+            started.wait()
+        except BaseException:
+            started.abort()  # lest those that have started wait for ever
+            raise
+        finally:
+            torch.set_num_threads(threads)  # which is also what threads started elsewhere will have
+        try:
+            yield from results
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _libraries_threads(most: int) -> Iterator[None]:
-    """NumPy's BLAS and torch's calls with at most so many threads. That is a setting of the process, which threads
-    started meanwhile inherit: one builds at a time."""
+def _numpy_threads(most: int) -> Iterator[None]:
+    """NumPy's BLAS with at most so many threads. That is a setting of the process: one builds at a time."""
     with _building:
-        pools, before = _thread_pools(), torch.get_num_threads()
+        pools = _thread_pools()
         limit = min([most, *(pool.num_threads for pool in pools.lib_controllers)])  # none where it is Accelerate
-        torch.set_num_threads(most)
-        try:
-            with pools.limit(limits=limit):
-                yield
-        finally:
-            torch.set_num_threads(before)
+        with pools.limit(limits=limit):
+            yield
 
 
 @cache

@@ -238,6 +238,40 @@ def test_two_threads_build_at_once_with_one_thread_each_in_the_libraries() -> No
     assert workers() == []
 
 
+def test_a_build_in_inference_mode_may_have_two_threads() -> None:
+    X, batches = random(24, 3), mini_batches(24, 6, seed=0)
+    with threads(2), torch.inference_mode():
+        inside = KernelCache(X, batches)
+    for one, other in zip(entries(inside, X), entries(KernelCache(X, batches), X), strict=True):
+        assert torch.equal(one.matrix, other.matrix)
+
+
+def test_threads_that_start_while_caches_are_built_have_as_many_for_torch_as_those_before() -> None:
+    X, batches, seen = random(24, 3), mini_batches(24, 6, seed=0), []
+
+    def fresh(_: int = 0) -> None:
+        one = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        one.start()
+        one.join()
+
+    with threads(2):
+        builders = [threading.Thread(target=KernelCache, args=(X, batches), kwargs={"progress": fresh}) for _ in "ab"]
+        for builder in builders:
+            builder.start()
+        for builder in builders:
+            builder.join()
+        fresh()
+    assert set(seen) == {2}
+    assert len(seen) > 4
+
+
+def test_a_budget_a_little_above_the_smallest_is_divided_among_inputs_and_matrices() -> None:
+    X = random(640, 10)
+    budget = 40 * smallest_budget(X[:64], mini_batches(64, 8, seed=0))
+    plan = Plan.within(budget, 0, X, 8, 80)
+    assert min(plan.gathered, plan.factored) > 10
+
+
 @pytest.mark.parametrize("fails", ["progress", "store"])
 def test_what_fails_while_two_threads_build_ends_both(fails: str) -> None:
     """Ctrl-C comes as an exception from `progress`, a full disk as one from storing."""

@@ -105,6 +105,10 @@ def test_the_seconds_of_kernel_sgd_have_the_building_of_its_inverses_in_them(
     assert read_columns(tmp_path / "metrics.csv", {"seconds": 1}) == ([2.0, 4.0],)
 
 
+def test_no_seconds_at_all_are_no_division_by_zero() -> None:
+    assert [ratio(0.0, 0.0), ratio(2.0, 0.0), ratio(0.0, 2.0), ratio(math.inf, math.inf)] == [1.0, math.inf, 0.0, 1.0]
+
+
 def test_studies_count_for_the_rivals_they_have_and_the_paper_s_once_a_block_with_the_middle(tmp_path: Path) -> None:
     middling: Run = [(1.0, 1.0)]
     three = {"kernel-sgd": [FAST], "sgd": [SGD], "l-bfgs": [NEVER], "esgd": [FAST], "esgd-li": [middling]}
@@ -191,7 +195,8 @@ def test_folders_of_no_finished_study_are_one_line(tmp_path: Path) -> None:
     assert "metrics.csv: not there" in refused(good)
     (good / "sgd/lr0.1-seed0/result.json").unlink()
     assert "sgd/lr0.1-seed0 has not ended" in refused(good)
-    for text in ("[", "[]", "{}", '{"arms": {}, "protocol": 3, "data": "digits"}'):
+    nameless = (good / "config.json").read_text().replace('"data": "digits"', '"data": ["digits"]')
+    for text in ("[", "[]", "{}", '{"arms": {}, "protocol": 3, "data": "digits"}', nameless):
         (good / "config.json").write_text(text)
         assert "config.json: not of a study of Table 2" in refused(good)
 
