@@ -306,7 +306,7 @@ def test_ctrl_c_ends_the_study_and_its_processes_and_says_how_to_go_on(tmp_path:
     output, _ = process.communicate(timeout=60)  # waits for the pipe, which its processes hold too
     assert process.returncode == 130
     assert "the same command goes on from here" in output
-    assert "Traceback" not in output
+    assert "Traceback" not in output, output
     assert not list((tmp_path / "out").rglob("result.json"))  # it has not waited for the runs that it was at
 
 
