@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gpu import torch_ops
 from gpu.optim.digests import content_digest, is_known, remember
-from gpu.optim.inverses import Kernel, Plan, build
+from gpu.optim.inverses import Kernel, Plan, build, torchs_threads
 from gpu.optim.mapped import MappedFile
 
 
@@ -111,6 +111,7 @@ class KernelCache:
         progress: Callable[[int], None] | None = None,
         **kernel: Any,
     ) -> None:
+        torchs_threads()  # this thread's first look, before any calculation takes it
         dtype = _stored_dtype(X, dtype)
         order, sizes = _composition(batches, X)
         self.kernel, self._indices = Kernel(**kernel), torch.split(order, sizes)

@@ -34,7 +34,7 @@ DEVICE_FACTOR = 64
 Run = tuple[int, Tensor]
 Result = tuple[list[bytes], int]
 
-_building = Lock()
+_building, _starting = Lock(), Lock()
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Plan:
 
     @classmethod
     def within(cls, budget: int, stored: int, X: Tensor, m: int, batches: int) -> Self:
-        """For so many mini-batches of at most m instances of X. Raises ValueError where the budget is too small for
-        one of them beside the `stored` bytes."""
+        """For so many mini-batches of at most m instances of X, with at most as many workers as torch has threads.
+        Raises ValueError where the budget is too small for one mini-batch beside the `stored` bytes."""
         d, padded = X[0].numel(), m + -m % 4  # as `invert_members` pads
         # Inputs as given and three copies in float64; eight matrices at once.
         inputs, matrices = m * d * (X.element_size() + 3 * 8), 8 * padded * padded * 8
@@ -115,7 +115,7 @@ class Plan:
             )
         room, workers, factor = budget - stored, 1, DEVICE_FACTOR
         if X.device.type == "cpu":
-            workers, factor = min(torch.get_num_threads(), room // (inputs + matrices)), 1
+            workers, factor = min(torchs_threads(), room // (inputs + matrices)), 1
         room //= workers
         gathered = max(1, min(room // 2, room - matrices, factor * INPUT_BYTES) // inputs)
         factored = max(1, min(room - gathered * inputs, factor * MATRIX_BYTES) // matrices)
@@ -216,17 +216,25 @@ def _in_order(work: Callable[[Run], Result], on: Sequence[Run], workers: int) ->
 
     with ThreadPoolExecutor(workers, thread_name_prefix="kernel-cache-worker", initializer=start) as pool:
         try:
-            results = pool.map(work, on)
-            started.wait()
-        except BaseException:
-            started.abort()  # lest those that have started wait for ever
-            raise
-        finally:
-            torch.set_num_threads(threads)  # which is also what threads started elsewhere will have
-        try:
+            with _starting:
+                try:
+                    results = pool.map(work, on)
+                    started.wait()
+                except BaseException:
+                    started.abort()  # lest those that have started wait for ever
+                    raise
+                finally:
+                    torch.set_num_threads(threads)  # for threads that others start, too
             yield from results
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def torchs_threads() -> int:
+    """torch.get_num_threads(), but not while a build's workers start: a thread's first look would find their number,
+    and keep it."""
+    with _starting:
+        return torch.get_num_threads()
 
 
 @contextmanager
