@@ -117,9 +117,9 @@ def _pool(processes: int, source: Source) -> Iterator[ProcessPoolExecutor]:
         try:
             yield pool
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():  # what they were at is as old as their last checkpoint
                 process.terminate()
+            pool.shutdown(cancel_futures=True)  # waits for the pool's thread: Python's exit must not meet it closing
             raise
 
 
