@@ -18,7 +18,7 @@ from torch import Tensor
 from gpu.bench.timing import Seconds, clock, interleaved, paired_ratios
 from gpu.optim import KernelCache, mini_batches
 from gpu.optim.digests import content_digest
-from gpu.optim.inverses import Plan
+from gpu.optim.inverses import Plan, limit_this_thread
 from gpu.train.errors import UsageError
 from gpu.train.provenance import provenance
 
@@ -77,7 +77,7 @@ def compared(X: Tensor, batches: Sequence[Tensor], gamma: float, repeats: int, t
     torch.set_num_threads(threads)
     try:
         plan = Plan.within(BUDGET, len(X) * len(batches[0]) * 8, X, len(batches[0]), len(batches))
-        with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
+        with ThreadPoolExecutor(threads, initializer=limit_this_thread, initargs=(1,)) as pool:
             build = partial(KernelCache, X, batches, gamma=gamma, memory_budget=BUDGET)
             ways = {"build": _on(threads, pools, build)}
             if threads == 1:
@@ -164,11 +164,6 @@ def _reusing(call: Callable[[Any, Tensor], object], shape: tuple[int, ...]) -> C
         return call(item, kept.out[: len(item)])
 
     return run
-
-
-def _one_thread() -> None:
-    torch.get_num_threads()  # or this thread's first parallel call would take the number of all others instead
-    torch.set_num_threads(1)
 
 
 def _each(run: Callable[..., Iterable[object]], call: Callable[[Any], object], items: Sequence[Any]) -> None:

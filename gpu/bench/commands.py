@@ -51,7 +51,8 @@ def bench_step(
         from gpu.train import Settings, load
 
         settings = Settings(hidden=widths(hidden), batch_size=batch_size, gamma=gamma, threads=threads)
-        _print_bench(step(load(data, data_dir, scaling=scaling), settings, repeats=repeats), as_json)
+        figures = step(load(data, data_dir, scaling=scaling), settings, repeats=repeats)
+        _show(figures, _rows(figures), None, as_json)
 
 
 @bench.command("optimizers")
@@ -137,7 +138,7 @@ def bench_cache(
             from gpu.bench.cache import cache
 
             figures = cache(n=n, d=d, m=m, gamma=gamma, repeats=repeats, threads=threads)
-        _print_bench(figures, as_json)
+        _show(figures, _rows(figures), None, as_json)
 
 
 @bench.command("scale")
@@ -164,7 +165,7 @@ def bench_scale(
         figures = scale(sizes=n, d=d, m=m, gamma=gamma, budget=memory_budget * 2**20, repeats=repeats)
         if picture is not None:
             plot(figures, picture)
-        _print_bench(figures, as_json)
+        _show(figures, _rows(figures), None, as_json)
 
 
 def _show(figures: dict[str, Any], tables: Iterable[Table], out: Path | None, as_json: bool) -> None:
@@ -182,21 +183,19 @@ def _show(figures: dict[str, Any], tables: Iterable[Table], out: Path | None, as
         output().print(table)
 
 
-def _print_bench(figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(figures, indent=1))
-        return
+def _rows(figures: dict[str, Any]) -> Iterator[Table]:
+    """One table, a row a figure."""
     table = Table("figure", "value", show_header=False)
-    for name, value in _rows(figures):
+    for name, value in _flat(figures):
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    output().print(table)
+    yield table
 
 
-def _rows(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested figures, a row each, named by the way to them."""
+def _flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested figures, each with the way to it."""
     for key, value in figures.items():
         name = f"{prefix} {key}".strip()
         if isinstance(value, dict):
-            yield from _rows(value, name)
+            yield from _flat(value, name)
         else:
             yield name, value

@@ -202,7 +202,7 @@ class KernelCache:
         start, stop = self._starts[first], self._starts[first + c]
         self._store[start:stop, :m] = inverse.reshape(c * m, m)
         self._store[start:stop, m:] = 0
-        _require_finite(self._store[start:stop], f"mini-batches {first} to {first + c - 1}: ")
+        _require_finite(self._store[start:stop])
         if self._mapped is not None:
             self._mapped.release(start, stop)
 
@@ -280,7 +280,7 @@ def _stored_dtype(X: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-def _require_finite(matrix: Tensor, where: str = "") -> None:
+def _require_finite(matrix: Tensor) -> None:
     # A sum is cheaper, and overflows only where entries are large.
     if not math.isfinite(matrix.sum()) and not matrix.isfinite().all():
-        raise FloatingPointError(f"{where}an inverse overflows {matrix.dtype}: add a ridge or raise gamma")
+        raise FloatingPointError(f"an inverse overflows {matrix.dtype}: add a ridge or raise gamma")

@@ -182,9 +182,9 @@ class _Worker:
         H = self.kernel.gram(prepared, lambda member: _flat(self.X[indices[member].to(self.X.device)][None])[0], first)
         try:
             inverse, singular = torch_ops.invert_members(H, self.kernel.ridge, self.kernel.singular)
-        except np.linalg.LinAlgError as error:
-            raise np.linalg.LinAlgError(f"mini-batches {first} to {first + c - 1}: {error}") from error
-        self.store(first, inverse)
+            self.store(first, inverse)
+        except (np.linalg.LinAlgError, FloatingPointError) as error:
+            raise type(error)(f"mini-batches {first} to {first + c - 1}: {error}") from error
         return digests, int(singular.sum())
 
 
@@ -210,8 +210,7 @@ def _in_order(work: Callable[[Run], Result], on: Sequence[Run], workers: int) ->
     threads, started = torch.get_num_threads(), Barrier(workers + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # or this thread's first parallel call would take the number of all others instead
-        torch.set_num_threads(threads // workers)
+        limit_this_thread(threads // workers)
         started.wait()
 
     with ThreadPoolExecutor(workers, thread_name_prefix="kernel-cache-worker", initializer=start) as pool:
@@ -228,6 +227,12 @@ def _in_order(work: Callable[[Run], Result], on: Sequence[Run], workers: int) ->
             yield from results
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def limit_this_thread(most: int) -> None:
+    """torch's calls from here, and from threads that first use it later, with so many threads."""
+    torch.get_num_threads()  # or this thread's first parallel call would take the number of all others instead
+    torch.set_num_threads(most)
 
 
 def torchs_threads() -> int:

@@ -34,6 +34,16 @@ class Training:
         self.optimizer.zero_grad()
         backward(self.model, x, y)
 
+    def take(self, x: Tensor, y: Tensor, inverse: CachedInverse, *, accumulated: bool) -> None:
+        """Backward pass and step, the gradient accumulated with its inverse or not."""
+        if accumulated:
+            with self.optimizer.accumulate(inverse):
+                backward(self.model, x, y)
+            self.optimizer.step()
+        else:
+            backward(self.model, x, y)
+            self.optimizer.step(inverse=inverse)
+
     def epoch(self, pairs: list[Pair]) -> None:
         for x, y, inverse in pairs:
             self.run(x, y)

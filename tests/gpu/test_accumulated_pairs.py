@@ -63,13 +63,7 @@ def test_gradients_that_are_gone_are_no_longer_accumulated() -> None:
             backward(run.model, x, y)
         run.model.zero_grad()
         for each in (run, twin):
-            if accumulated:
-                with each.optimizer.accumulate(its_inverse):
-                    backward(each.model, other, its_labels)
-                each.optimizer.step()
-            else:
-                backward(each.model, other, its_labels)
-                each.optimizer.step(inverse=its_inverse)
+            each.take(other, its_labels, its_inverse, accumulated=accumulated)
         assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), twin.model.parameters(), strict=True))
         for each in (run, twin):
             each.optimizer.zero_grad()
@@ -80,6 +74,3 @@ def test_a_micro_batch_joined_from_two_is_refused() -> None:
     (x, y, inverse), (other, its_labels, _), *_ = run.pairs()
     with pytest.raises(ValueError, match="not what the model was run on"), run.optimizer.accumulate(inverse):
         backward(run.model, torch.cat((x, other)), torch.cat((y, its_labels)))
-
-
-# Honest uses: none of these may raise.

@@ -18,6 +18,8 @@ from gpu.train.errors import DataError
 from tests.gpu.data_files import BATCHES, place
 from tests.gpu.spoken import heard, spoken
 
+# What files say, read once more and in another way; an exception where they say nothing.
+
 
 def said_of_cifar10(folder: Path) -> Any:
     said = []

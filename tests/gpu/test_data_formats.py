@@ -129,6 +129,3 @@ def test_an_archive_in_which_a_file_claims_to_be_without_end_is_named_and_nothin
     path.write_bytes(gzip.compress(member.tobuf() + gzip.decompress(path.read_bytes())))
     with pytest.raises(DataError, match=r"notes: 1125899906842624 bytes"):
         read(tmp_path)
-
-
-# What files say, read once more and in another way; an exception where they say nothing.

@@ -195,13 +195,7 @@ def test_a_run_resumed_with_another_cache_is_refused(other: Callable[[Tensor], K
     run = training()
     for x, y, inverse in run.pairs():
         run.optimizer.zero_grad()
-        if accumulated:
-            with run.optimizer.accumulate(inverse):
-                backward(run.model, x, y)
-            run.optimizer.step()
-        else:
-            backward(run.model, x, y)
-            run.optimizer.step(inverse=inverse)
+        run.take(x, y, inverse, accumulated=accumulated)
     resumed = training()
     resumed.optimizer.load_state_dict(run.optimizer.state_dict())
     cache = other(run.X)
